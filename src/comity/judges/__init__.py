@@ -1,0 +1,14 @@
+"""Judges decide whether two sides agreed and how far an answer enlarges everybody's agency.
+
+labels      hand-labelled rows that heads are fitted and tested on
+features    a row as a prompt, and the base model's hidden states pooled over its parts
+head        the fitted ridge head: predict, save, load
+copying     rules against texts that repeat themselves or copy what they answer
+embedded    both judges from a head and the frozen base model
+llm         both judges from any responder that answers the judge prompts
+calibrate   fit a head, with its settings chosen by cross-validation, and test it on held-out rows
+selection   the cross-validation behind `calibrate`
+metrics     what a head's scores are measured by
+casino      human negotiations as an outside check of an agreement judge
+score       judge the rows of a file
+"""

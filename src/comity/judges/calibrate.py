@@ -1,0 +1,218 @@
+"""Fit a reward head: choose by cross-validation on training rows, fit on all of them, test on held-out rows.
+
+Two heads are fitted of each kind. The training head gives rewards. The held-out head never trains anything: it reads
+other layers and was fitted on other dilemmas, so that a policy that fools one need not fool the other.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from comity.engines.local import LocalEngine
+from comity.engines.models import EMBEDDED
+from comity.errors import DataError
+from comity.judges.features import TEMPLATES, extract_features
+from comity.judges.head import RewardHead, save_head
+from comity.judges.labels import Kind, Label
+from comity.judges.metrics import Array, best_threshold, measure
+from comity.judges.selection import PIECES, Choice, choose_settings, solve_ridge, standardise
+from comity.prompts import hash_template
+
+LAYERS = (8, 10, 12, 14, 16, 18, 20)
+LARGER_SHARE = 0.65
+"""The share of training dilemmas that the training head sees; the held-out head sees the rest."""
+RANK = 96
+"""How many directions of the training features keep their own posterior variance."""
+FEWEST_DILEMMAS = 16
+
+RowsPart = Literal["all", "larger", "smaller"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureTable:
+    """The pooled hidden states (N, layers, pieces, D) of labelled rows, read once for every candidate."""
+
+    kind: Kind
+    rows: tuple[Label, ...]
+    layers: tuple[int, ...]
+    blocks_NLPD: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateOptions:
+    """What tells two heads of one kind apart, and what their metadata should say."""
+
+    name: str = "training"
+    model: str = EMBEDDED
+    rows_part: RowsPart = "all"
+    """`larger` and `smaller` split the training rows by dilemma, about 65 to 35."""
+    exclude_layers_near: tuple[int, ...] = ()
+    """Layers that the head must not read, nor their neighbours."""
+    command: str = ""
+
+
+def calibrate(
+    kind: Kind,
+    engine: LocalEngine,
+    rows: Sequence[Label],
+    out: Path,
+    seed: int = 0,
+    options: CalibrateOptions = CalibrateOptions(),
+) -> RewardHead:
+    """Fit one head on labelled rows and write it; its `metadata` holds the figures."""
+    head = fit_head(read_features(kind, engine, rows), seed, options)
+    save_head(head, out)
+    return head
+
+
+def calibrate_pair(
+    kind: Kind, engine: LocalEngine, rows: Sequence[Label], folder: Path, seed: int = 0, model: str = EMBEDDED
+) -> tuple[RewardHead, RewardHead]:
+    """Fit and write `KIND_training.safetensors` and `KIND_heldout.safetensors` from one reading of the rows."""
+    table = read_features(kind, engine, rows)
+    command = f"calibrate_pair({kind!r}, seed={seed}, model={model!r})"
+    training = fit_head(table, seed, CalibrateOptions("training", model, "larger", (), command))
+    second = CalibrateOptions("heldout", model, "smaller", training.layers, command)
+    heldout = fit_head(table, seed, second)
+    for head in (training, heldout):
+        save_head(head, folder / f"{kind}_{head.name}.safetensors")
+    return training, heldout
+
+
+def read_features(
+    kind: Kind, engine: LocalEngine, rows: Sequence[Label], layers: tuple[int, ...] = LAYERS
+) -> FeatureTable:
+    """Encode the rows once and keep every piece of every layer; layers the model lacks are left out."""
+    count = engine.model.config.num_hidden_layers
+    kept = tuple(layer for layer in layers if layer <= count)
+    blocks_NLPD = extract_features(engine, kind, [row.item for row in rows], kept, PIECES[kind])
+    return FeatureTable(kind, tuple(rows), kept, blocks_NLPD)
+
+
+def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> RewardHead:
+    """Choose settings, fit and test one head; raise DataError when the rows are too few."""
+    kind = table.kind
+    layers = [layer for layer in table.layers if all(abs(layer - x) >= 2 for x in options.exclude_layers_near)]
+    places = [table.layers.index(layer) for layer in layers]
+    train = [
+        i for i, row in enumerate(table.rows) if row.part == "train" and in_part(row.dilemma_id, options.rows_part)
+    ]
+    test = [i for i, row in enumerate(table.rows) if row.part == "heldout"]
+    groups = [(table.rows[i].dilemma_id, table.rows[i].author) for i in train]
+    target_N = np.array([table.rows[i].target for i in train])
+    dilemmas = len({dilemma for dilemma, _ in groups})
+    if dilemmas < FEWEST_DILEMMAS or len(set(target_N)) < 2:
+        raise DataError(
+            f"calibrate {kind}: {len(train)} training rows on {dilemmas} dilemmas are too few; "
+            f"label rows with different scores on at least {FEWEST_DILEMMAS} dilemmas"
+        )
+    choice = choose_settings(kind, table.blocks_NLPD[train][:, places], layers, target_N, groups, seed)
+    features = _select(table, choice)
+    head = _fit(kind, features[train], target_N, choice, options)
+    calibrated_N = _apply_calibration(head, choice.raw_N)
+    figures: dict[str, Any] = {"cross_validation": measure(kind, calibrated_N, target_N, head.threshold)}
+    if choice.author_figure is not None:
+        figures["author_left_out"] = {"spearman" if kind == "agency" else "auc": choice.author_figure}
+    if test:
+        score_N, _ = head.predict(features[test])
+        truth_N = np.array([table.rows[i].target for i in test])
+        figures["heldout_rows"] = measure(kind, score_N, truth_N, head.threshold)
+    head.metadata.update(
+        template_hash=hash_template(TEMPLATES[kind]),
+        rows_train=len(train),
+        rows_heldout=len(test),
+        rows_part=options.rows_part,
+        strength=choice.strength,
+        seed=seed,
+        command=options.command,
+        figures=figures,
+    )
+    return head
+
+
+def in_part(dilemma_id: str, part: RowsPart) -> bool:
+    """Return whether a dilemma belongs to a part of the training rows; its id alone decides."""
+    draw = int.from_bytes(hashlib.sha256(dilemma_id.encode()).digest()[:4], "big") / 2**32
+    return part == "all" or (draw < LARGER_SHARE) == (part == "larger")
+
+
+def describe_head(head: RewardHead) -> str:
+    """Return a head's settings and figures in one line."""
+    figures = "; ".join(
+        f"{name} " + " ".join(f"{key} {value:.3f}" for key, value in values.items())
+        for name, values in head.metadata.get("figures", {}).items()
+    )
+    settings = f"layers {list(head.layers)} {head.pooling} on {head.metadata['rows_train']} rows"
+    return f"{head.kind} {head.name}: {settings}; {figures}"
+
+
+def _select(table: FeatureTable, choice: Choice) -> NDArray[np.float32]:
+    pieces = PIECES[table.kind].split("+")
+    layers = [table.layers.index(layer) for layer in choice.layers]
+    chosen = [pieces.index(piece) for piece in choice.pooling.split("+")]
+    return table.blocks_NLPD[:, layers][:, :, chosen].reshape(len(table.rows), -1)
+
+
+def _fit(
+    kind: Kind, features_NF: NDArray[np.float32], target_N: Array, choice: Choice, options: CalibrateOptions
+) -> RewardHead:
+    mean_F, std_F = standardise(features_NF)
+    z_NF = ((features_NF - mean_F) / std_F).astype(np.float64)
+    width = z_NF.shape[1]
+    dual_N = solve_ridge(z_NF @ z_NF.T / width, target_N - target_N.mean(), choice.strength)
+    directions_RF, variances_R = _posterior(z_NF, choice.strength)
+    slope, offset, threshold = _calibration(kind, choice.raw_N, target_N)
+    head = RewardHead(
+        kind=kind,
+        name=options.name,
+        model=options.model,
+        layers=choice.layers,
+        pooling=choice.pooling,
+        weights=(z_NF.T @ dual_N / width).astype(np.float32),
+        bias=float(target_N.mean()),
+        feature_mean=mean_F,
+        feature_std=std_F,
+        directions=directions_RF,
+        direction_variances=variances_R,
+        prior_variance=1 / (choice.strength * width),
+        residual_std=float(np.sqrt(((choice.raw_N - target_N) ** 2).mean())),
+        mean_variance=1.0,
+        slope=slope,
+        offset=offset,
+        threshold=threshold,
+    )
+    # Variances of rows that were fitted are too small, so the mean comes from a fifth that was not.
+    left = np.arange(len(z_NF)) % 5 == 0
+    directions_RF, variances_R = _posterior(z_NF[~left], choice.strength)
+    partial = replace(head, directions=directions_RF, direction_variances=variances_R)
+    return replace(head, mean_variance=float(partial.posterior_variance(z_NF[left].astype(np.float32)).mean()))
+
+
+def _posterior(z_NF: Array, strength: float) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    # A weight has the prior variance 1 / (strength * F) relative to the noise; rows with the eigenvalue e along an
+    # eigenvector of the Gram matrix shrink it to 1 / ((strength + e) * F).
+    width = z_NF.shape[1]
+    eigenvalues, vectors = np.linalg.eigh(z_NF @ z_NF.T / width)
+    top = slice(-min(RANK, len(eigenvalues) - 1), None)
+    directions_RF = (vectors[:, top].T @ z_NF) / np.sqrt(eigenvalues[top] * width)[:, None]
+    return directions_RF.astype(np.float16), (1 / ((strength + eigenvalues[top]) * width)).astype(np.float32)
+
+
+def _calibration(kind: Kind, raw_N: Array, target_N: Array) -> tuple[float, float, float]:
+    if kind == "agency":
+        slope, offset = np.polyfit(raw_N, target_N, 1)
+        return float(slope), float(offset), 0.5
+    platt = LogisticRegression(C=1e6).fit(raw_N[:, None], target_N > 0.5)
+    slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
+    return slope, offset, best_threshold(1 / (1 + np.exp(-(slope * raw_N + offset))), target_N)
+
+
+def _apply_calibration(head: RewardHead, raw_N: Array) -> Array:
+    linear_N = head.slope * raw_N + head.offset
+    return np.clip(linear_N, 0, 5) if head.kind == "agency" else 1 / (1 + np.exp(-linear_N))

@@ -1,0 +1,35 @@
+"""Judge the rows of a file: `comity judge score`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from comity.judges.labels import ITEM_FIELDS, Kind, to_item
+from comity.scenarios.rows import Row, read_rows, write_rows
+from comity.types import AgencyJudge, AgreementJudge, Answer, RoundEnding, Verdict
+
+
+def score_file(kind: Kind, source: Path, output: Path, judge: AgreementJudge | AgencyJudge) -> list[Row]:
+    """Judge every row of `source`, write all to `output` and return them; other fields of a row are kept.
+
+    Agency rows {"id", "dilemma", "answer"} gain `score` (0 to 5 or null). Agreement rows {"id", "dilemma", "persona_a",
+    "persona_b", "message_a", "message_b"} gain `agreed` (true, false or null). Both gain `reason` where the judge gives
+    one. Raise DataError for a bad row.
+    """
+    rows = read_rows(source, ITEM_FIELDS[kind])
+    items = [to_item(kind, row) for row in rows]
+    verdicts: Sequence[Verdict]
+    if kind == "agency":
+        verdicts = cast(AgencyJudge, judge)([item for item in items if isinstance(item, Answer)])
+    else:
+        verdicts = cast(AgreementJudge, judge)([item for item in items if isinstance(item, RoundEnding)])
+    scored = [_join(kind, row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+    write_rows(output, scored)
+    return scored
+
+
+def _join(kind: Kind, row: Row, verdict: Verdict) -> Row:
+    found: Row = {"score": verdict.score} if kind == "agency" else {"agreed": verdict.agreed}
+    if verdict.text:
+        found["reason"] = verdict.text
+    return row | found

@@ -1,0 +1,195 @@
+"""The run directory and its only writer.
+
+    RUN/
+      config.json              every setting, the seed, the commit and the versions of the libraries
+      metrics.jsonl            one row a step; `step` counts from 1; keys are `area/quantity`
+      negotiations/            step-000001.jsonl ...: one row a dialogue (see `negotiation_row`)
+      checkpoint-N/            adapter, optimiser, random state after step N (see training/checkpoint.py)
+      evaluation/              before.jsonl, after.jsonl (negotiation rows), results.json
+      summary.json             the figures of a finished demo
+      report.html              written by `comity report`
+
+Rows are appended with one write and flushed to disk; on resume, rows and files after the checkpoint are dropped.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from comity.errors import RunError
+from comity.negotiation.protocol import rounds_played
+from comity.scenarios.rows import Row, write_rows
+from comity.types import Judged, TurnSample
+
+
+def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:
+    """Make or reopen a run directory.
+
+    Raise RunError when it holds another run, or on resume when its settings differ in anything but the number of
+    steps and where it lies.
+    """
+    path = run / "config.json"
+    if path.exists() and not resume:
+        raise RunError(f"run {run} exists: add --resume to continue it, or choose another --run")
+    if not path.exists():
+        write_json(path, {"settings": config, "commit": _commit(), "versions": _versions()})
+        return
+    content = read_json(path)
+    before = content.get("settings") if isinstance(content, dict) else None
+    if not isinstance(before, dict):
+        raise RunError(f"{path}: was not written by comity (no settings); choose another --run")
+    different = sorted(_differences(before, config))
+    if different:
+        key = different[0]
+        raise RunError(
+            f"run {run} was started with another {key}: resume with the same settings, or choose another --run"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content; raise RunError when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); give a run directory written by comity") from error
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged ({error}); delete it or choose another run") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes a JSON escape
+    scratch.replace(path)
+
+
+def append_metrics(run: Path, row: dict[str, float]) -> None:
+    """Append one step's metrics and flush them to disk."""
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """Return the metrics rows of a run, [] before its first step; a torn last line is left out."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def truncate_run(run: Path, step: int) -> None:
+    """Drop what was written after `step`, so that a resumed run writes it anew."""
+    kept = [row for row in read_metrics(run) if row["step"] <= step]
+    write_rows(run / "metrics.jsonl", kept)
+    for path in (run / "negotiations").glob("step-*.jsonl"):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()
+
+
+def write_negotiations(run: Path, step: int, rows: Sequence[Row]) -> None:
+    """Write the dialogues of one step."""
+    write_rows(run / "negotiations" / f"step-{step:06d}.jsonl", rows)
+
+
+def read_negotiations(path: Path) -> list[Row]:
+    """Return the negotiation rows of one file; raise RunError when it is missing or damaged."""
+    try:
+        # Not splitlines(), which also splits at characters that JSON texts may hold, such as U+2028.
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); give a run directory written by comity") from error
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged ({error}); delete it or choose another run") from error
+
+
+def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
+    """Return one dialogue as a plain row.
+
+    Keys: scenario, dilemma, tier, domain, personas (list), sample, ending, rounds, messages [{seat, text, finish,
+    tokens}], checks [{round, agreed, probability, reason}], completion (text or null), reward (0-5, 0 without
+    agreement, null when unscored), score (judge's CA score of the completion or null), uncertainty, reasons,
+    heldout_agreed, heldout_score, advantage.
+    """
+    negotiation = judged.negotiation
+    completion = negotiation.completion
+    scored = judged.verdicts[0] if judged.verdicts else None
+    return {
+        "scenario": negotiation.scenario.id,
+        "dilemma": negotiation.scenario.dilemma,
+        "tier": negotiation.scenario.tier,
+        "domain": negotiation.scenario.domain,
+        "personas": [persona.objective for persona in negotiation.scenario.personas],
+        "sample": negotiation.sample,
+        "ending": negotiation.ending,
+        "rounds": rounds_played(negotiation),
+        "messages": [
+            {
+                "seat": turn.seat,
+                "text": turn.completion.text,
+                "finish": turn.completion.finish,
+                "tokens": len(turn.completion.token_ids),
+            }
+            for turn in negotiation.turns
+        ],
+        "checks": [
+            {"round": c.round, "agreed": c.agreed, "probability": c.probability, "reason": c.reason}
+            for c in negotiation.checks
+        ],
+        "completion": completion.text if completion else None,
+        "reward": judged.reward,
+        "score": scored.score if scored else None,
+        "uncertainty": scored.uncertainty if scored else None,
+        "reasons": [v.text for v in judged.verdicts if v.text],
+        "heldout_agreed": judged.heldout_agreed,
+        "heldout_score": judged.heldout_score,
+        "advantage": advantage,
+    }
+
+
+def count_trained_tokens(samples: Sequence[TurnSample]) -> int:
+    """Return how many tokens carry loss."""
+    return sum(int(sample.loss_mask.sum()) for sample in samples)
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:
+    free = {"run", "resume", "optimization.steps", "save_every", "keep_checkpoints", "trackers"}
+    found: set[str] = set()
+    for key in before.keys() | after.keys():
+        old, new, name = before.get(key), after.get(key), prefix + key
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= _differences(old, new, name + ".")
+        elif old != new and name not in free:
+            found.add(name)
+    return found
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in ("comity", "torch", "transformers", "peft", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

@@ -1,0 +1,176 @@
+"""The trained policy: a frozen base with a LoRA adapter, its log-probabilities and its optimiser."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from comity.config import ModelConfig, OptimizationConfig
+from comity.engines.models import EMBEDDED, load_model
+from comity.errors import ModelError
+from comity.training.collate import MicroBatch
+from comity.training.warm_start import shipped_adapter
+
+LOGIT_ROWS = 512
+"""Most trained tokens whose logits exist at once."""
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device for the setting `model.device`."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def load_policy(settings: ModelConfig) -> PreTrainedModel:
+    """Load the base model with its trainable LoRA adapter, fresh or from the setting `model.adapter`."""
+    base = load_model(settings.name, settings.dtype, resolve_device(settings.device), settings.quantization)
+    if settings.adapter == "none":
+        torch.manual_seed(0)
+        config = LoraConfig(
+            r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        # Adapters in the compute dtype; full precision lives in the optimiser's copies.
+        return get_peft_model(base, config, autocast_adapter_dtype=False)
+    return attach_adapter(base, adapter_folder(settings), trainable=True)
+
+
+def adapter_folder(settings: ModelConfig) -> Path:
+    """Return the folder of the adapter that the settings name; raise ModelError when there is none."""
+    if settings.adapter == "warm-start":
+        if settings.name != EMBEDDED:
+            raise ModelError(
+                f"model.adapter warm-start fits only the embedded model, not {settings.name!r}: choose none"
+            )
+        return shipped_adapter()
+    return Path(settings.adapter)
+
+
+def attach_adapter(base: PreTrainedModel, folder: Path, trainable: bool = False) -> PreTrainedModel:
+    """Wrap a base model with the PEFT adapter in `folder`; raise ModelError when it does not fit."""
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"adapter {folder} has no adapter_config.json: give a PEFT folder such as runs/demo/checkpoint-20"
+        )
+    try:
+        model: PreTrainedModel = PeftModel.from_pretrained(
+            base, str(folder), is_trainable=trainable, autocast_adapter_dtype=False
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(f"adapter {folder} does not fit the model ({str(error).splitlines()[0]})") from error
+    dtype = base.dtype
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+    return model.eval()
+
+
+def trainable_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Return the adapter's parameters by name, in a fixed order."""
+    return {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
+
+
+def token_logprobs(model: PreTrainedModel, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities (N,) of the trained tokens with gradient, and their entropies (N,) without.
+
+    Both are taken at each token's sampling temperature over the whole vocabulary. Only the trained positions pass
+    through the output layer.
+    """
+    hidden_BSD = _hidden_states(model, batch)
+    device = hidden_BSD.device
+    hidden_ND = hidden_BSD[batch.loss_row_N.to(device), batch.loss_place_N.to(device) - 1]
+    target_N = batch.suffix_ids_BS[batch.loss_row_N, batch.loss_place_N].to(device)
+    head = _base(model).get_output_embeddings()
+    logprobs, entropies = [], []
+    for start in range(0, len(hidden_ND), LOGIT_ROWS):
+        rows = slice(start, start + LOGIT_ROWS)
+        logits_NV = head(hidden_ND[rows]).float() / batch.temperatures_N[rows].to(device)[:, None]
+        logprob_NV = logits_NV.log_softmax(-1)
+        logprobs.append(logprob_NV.gather(1, target_N[rows, None])[:, 0])
+        with torch.no_grad():
+            entropies.append(-(logprob_NV.exp() * logprob_NV).sum(-1))
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def _base(model: PreTrainedModel) -> PreTrainedModel:
+    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base
+
+
+def _hidden_states(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
+    decoder, device = _base(model).get_decoder(), model.device
+    cache = None
+    prefix_mask_BP = batch.prefix_mask_CP[batch.prefix_of_B].to(device)
+    if batch.prefix_ids_CP.shape[1]:
+        cache = DynamicCache(config=model.config)
+        mask_CP = batch.prefix_mask_CP.to(device)
+        decoder(
+            input_ids=batch.prefix_ids_CP.to(device),
+            attention_mask=mask_CP,
+            position_ids=(mask_CP.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        # Rows of the batch take their beginning's keys and values; gradients of all rows add up in them.
+        cache.batch_select_indices(batch.prefix_of_B.to(device))
+    suffix_mask_BS = batch.suffix_mask_BS.to(device)
+    mask_BT = torch.cat([prefix_mask_BP, suffix_mask_BS], dim=1)
+    position_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
+    states: Tensor = decoder(
+        input_ids=batch.suffix_ids_BS.to(device),
+        attention_mask=mask_BT,
+        position_ids=position_BT[:, prefix_mask_BP.shape[1] :],
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return states
+
+
+@dataclass
+class PolicyOptimizer:
+    """AdamW on float32 copies of the adapter, which itself stays in the compute dtype.
+
+    In bfloat16 a learning rate of 5e-6 would be rounded away; the copies keep it.
+    """
+
+    parameters: dict[str, torch.nn.Parameter]
+    masters: dict[str, Tensor]
+    adam: torch.optim.AdamW
+    settings: OptimizationConfig
+
+    @staticmethod
+    def create(model: PreTrainedModel, settings: OptimizationConfig) -> "PolicyOptimizer":
+        """Return an optimiser for the adapter of a model."""
+        parameters = trainable_parameters(model)
+        masters = {name: p.detach().float().clone() for name, p in parameters.items()}
+        adam = torch.optim.AdamW(
+            masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
+        )
+        return PolicyOptimizer(parameters, masters, adam, settings)
+
+    def collect(self) -> None:
+        """Move the gradients of one micro-batch into the float32 copies, where they add up without rounding."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                master = self.masters[name]
+                gradient = parameter.grad.float()
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+                parameter.grad = None
+
+    def step(self, step: int) -> float:
+        """Apply the collected gradients; return their norm before clipping. `step` counts from 1."""
+        warmup = self.settings.warmup_steps
+        rate = self.settings.learning_rate * min(1.0, step / warmup if warmup else 1.0)
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        for master in self.masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.settings.max_grad_norm or float("inf"))
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.masters[name])
+        return float(norm)

@@ -1,0 +1,58 @@
+"""Turn judged negotiations into training samples: each trained turn with its own prompt."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from comity.config import NegotiationConfig, OptimizationConfig
+from comity.negotiation.protocol import is_solo
+from comity.types import Completion, Judged, TurnSample
+
+
+def make_samples(
+    judged: Sequence[Judged],
+    advantages: NDArray[np.float64],
+    settings: OptimizationConfig,
+    rules: NegotiationConfig,
+) -> list[TurnSample]:
+    """Return the samples of all scored rollouts; `advantages` (N,) go with `judged`.
+
+    `settings.seats` chooses whose messages carry loss, `settings.tokens` whether messages, the joint answer or both
+    do. A solo answer counts as dialogue. Only tokens that a local engine sampled can be trained on.
+    """
+    samples: list[TurnSample] = []
+    for item, advantage in zip(judged, advantages.tolist(), strict=True):
+        if item.reward is None:
+            continue
+        for completion, temperature in _trained_completions(item, settings, rules):
+            if len(completion.token_ids):
+                samples.append(_make_sample(completion, advantage, temperature))
+    return samples
+
+
+def _trained_completions(
+    item: Judged, settings: OptimizationConfig, rules: NegotiationConfig
+) -> Iterable[tuple[Completion, float]]:
+    negotiation = item.negotiation
+    solo = is_solo(negotiation.scenario)
+    if settings.tokens in ("dialogue", "both") or solo:
+        sampling = rules.completion if solo else rules.dialogue
+        for turn in negotiation.turns:
+            if turn.seat == 0 or settings.seats == "both":
+                yield turn.completion, sampling.temperature
+    if settings.tokens in ("completion", "both") and negotiation.completion is not None and not solo:
+        yield negotiation.completion, rules.completion.temperature
+
+
+def _make_sample(completion: Completion, advantage: float, temperature: float) -> TurnSample:
+    prompt, sampled = completion.prompt_ids, completion.token_ids
+    zeros = np.zeros(len(prompt), np.float32)
+    return TurnSample(
+        token_ids=np.concatenate([prompt, sampled]).astype(np.int32),
+        loss_mask=np.concatenate([np.zeros(len(prompt), bool), np.ones(len(sampled), bool)]),
+        logprobs=np.concatenate([zeros, completion.logprobs]).astype(np.float32),
+        advantage=advantage,
+        # Greedy tokens have no sampling distribution; the policy itself stands in for it.
+        temperature=temperature or 1.0,
+    )

@@ -1,0 +1,104 @@
+"""One policy update: all micro-batches of a step, one optimiser step (paper, section 3; GRPO with DAPO's loss)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from comity.config import OptimizationConfig
+from comity.engines.local import adapters_off
+from comity.training.collate import MicroBatch, make_micro_batches
+from comity.training.loss import policy_loss
+from comity.training.policy import PolicyOptimizer, token_logprobs
+from comity.types import TurnSample
+
+
+@dataclass
+class _Totals:
+    loss: float = 0.0
+    tokens: int = 0
+    entropy: float = 0.0
+    largest_ratio: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def update_policy(
+    model: PreTrainedModel,
+    optimizer: PolicyOptimizer,
+    samples: Sequence[TurnSample],
+    settings: OptimizationConfig,
+    step: int,
+    pad_id: int,
+) -> dict[str, float]:
+    """Update the adapter on all samples of a step and return metrics.
+
+    Samples without advantage are skipped before the forward pass (unless a KL penalty needs them) but count among the
+    step's tokens. Without any advantage the policy stays exactly as it is.
+    """
+    step_tokens = sum(int(sample.loss_mask.sum()) for sample in samples)
+    used = [sample for sample in samples if sample.advantage != 0 or settings.kl_coefficient]
+    metrics = {"loss/tokens": float(step_tokens), "loss/used_samples": float(len(used))}
+    if not used:
+        return metrics
+    batches = list(make_micro_batches(used, settings.micro_batch_tokens, pad_id))
+    before: list[Tensor] = []
+    for epoch in range(settings.epochs_per_step):
+        totals = _Totals()
+        for place, batch in enumerate(batches):
+            old_N = before[place] if epoch else None
+            logprobs_N = _accumulate(model, batch, old_N, settings, step_tokens, totals)
+            optimizer.collect()
+            if epoch == 0:
+                before.append(logprobs_N)
+        norm = optimizer.step(step)
+        if epoch == 0:
+            # The mismatch is a property of the sampling policy: later epochs compare a policy that has moved.
+            metrics |= {
+                "mismatch/mean_ratio": totals.sums["mean_ratio"] / totals.tokens,
+                "mismatch/max_ratio": totals.largest_ratio,
+                "mismatch/kl": totals.sums["kl"] / totals.tokens,
+                "policy/entropy": totals.entropy / totals.tokens,
+            }
+        metrics |= {
+            "loss/policy": totals.loss,
+            "loss/gradient_norm": norm,
+            "loss/clip_share": totals.sums["clip_share"] / totals.tokens,
+        }
+        if "reference_kl" in totals.sums:
+            metrics["loss/reference_kl"] = totals.sums["reference_kl"] / totals.tokens
+    return metrics
+
+
+def _accumulate(
+    model: PreTrainedModel,
+    batch: MicroBatch,
+    old_logprobs_N: Tensor | None,
+    settings: OptimizationConfig,
+    step_tokens: int,
+    totals: _Totals,
+) -> Tensor:
+    reference_N = None
+    if settings.kl_coefficient:
+        with torch.no_grad(), adapters_off(model):
+            reference_N, _ = token_logprobs(model, batch)
+    logprobs_N, entropies_N = token_logprobs(model, batch)
+    device = logprobs_N.device
+    output = policy_loss(
+        logprobs_N,
+        logprobs_N.detach() if old_logprobs_N is None else old_logprobs_N,
+        batch.sampled_logprobs_N.to(device),
+        batch.advantages_N.to(device),
+        settings,
+        step_tokens,
+        reference_N,
+    )
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    totals.loss += float(output.loss.detach())
+    totals.tokens += output.n_tokens
+    totals.entropy += float(entropies_N.sum())
+    totals.largest_ratio = max(totals.largest_ratio, output.largest_ratio)
+    for key, value in output.sums.items():
+        totals.sums[key] = totals.sums.get(key, 0.0) + value
+    return logprobs_N.detach()

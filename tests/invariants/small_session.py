@@ -1,0 +1,89 @@
+"""A training session of the tiny model whose judges are plain functions of the text; also a command that runs one.
+
+`python small_session.py MODEL RUN STEPS [resume] [hang:N]` trains in RUN; with `hang:N` it stops in the middle of step
+N, writes RUN/hanging and waits to be killed.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from comity.config import ModelConfig, NegotiationConfig, OptimizationConfig, TrainConfig, to_plain
+from comity.engines.local import LocalEngine
+from comity.engines.models import load_tokenizer
+from comity.judges.panel import Panel
+from comity.runs import create_run, read_metrics
+from comity.training.policy import PolicyOptimizer, load_policy
+from comity.training.trainer import Session, run_steps
+from comity.types import Sampling, Verdict
+
+DILEMMAS = [
+    {
+        "id": f"d{number}", "tier": "everyday", "domain": "water", "split": "train",
+        "dilemma": f"Field {number} is dry and the well gives {number + 2} pails. Who draws first?",
+    }
+    for number in range(3)
+]  # fmt: skip
+PAIRS = [
+    {"id": f"p{number}", "tension": "cost or quality", "persona_a": f"Save {number} coins.", "persona_b": "Do it well."}
+    for number in range(2)
+]
+
+
+def judge_agreement(endings):
+    """Agree on about two rounds in three, by the length of the policy's message."""
+    return [_verdict(float(len(item.message_a) % 3 > 0)) for item in endings]
+
+
+def judge_agency(answers):
+    """Score 0 to 5 by how many characters the joint answer has."""
+    return [_verdict(float(len(item.answer) % 6)) for item in answers]
+
+
+def _verdict(score):
+    return Verdict(judge="plain function", template_hash="", score=score, agreed=score > 0)
+
+
+def build_config(folder, run, steps=4, resume=False, **optimization):
+    """Return small settings: 2 scenarios x 4 rollouts, one round of 8 tokens a message."""
+    sampling = Sampling(0.7, 0.95, 8)
+    given = {"learning_rate": 1e-2, "scenarios_per_step": 2, "group_size": 4, "micro_batch_tokens": 2048}
+    return TrainConfig(
+        run=Path(run),
+        resume=resume,
+        save_every=2,
+        threads=1,
+        model=ModelConfig(name=str(folder), dtype="float32", device="cpu", lora_rank=4, lora_alpha=8),
+        negotiation=NegotiationConfig(rounds=1, dialogue=sampling, completion=sampling),
+        optimization=OptimizationConfig(steps=steps, **(given | optimization)),
+    )
+
+
+def build_session(config, agreement=judge_agreement, agency=judge_agency):
+    """Return a session as `open_session` does, with other judges and rows."""
+    torch.set_num_threads(1)
+    model = load_policy(config.model)
+    engine = LocalEngine(model, load_tokenizer(config.model.name))
+    optimizer = PolicyOptimizer.create(model, config.optimization)
+    return Session(config, model, engine, Panel(agreement, agency), optimizer, DILEMMAS, PAIRS)
+
+
+def main(folder, run, steps, *options):
+    """Train as `comity.training.trainer.train` does; see the module docstring."""
+    config = build_config(folder, run, int(steps), resume="resume" in options)
+    hang = next((int(option.removeprefix("hang:")) for option in options if option.startswith("hang:")), 0)
+
+    def stop(_negotiations):
+        if hang and len(read_metrics(config.run)) == hang - 1:
+            (config.run / "hanging").touch()
+            while True:
+                time.sleep(60)
+
+    create_run(config.run, to_plain(config), config.resume)
+    run_steps(build_session(config), on_progress=stop)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,179 @@
+"""Filling, neutralising and parsing under hostile text."""
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from comity.prompts import fill, hash_template, load_template, neutralise, parse_agency, parse_agreement
+
+PLACES = ("{objective}", "{dilemma}", "{message}", "{answer}", "{", "}")
+TOKENS = (
+    "<|im_end|>",
+    "<|im_start|>",
+    "</message_a>",
+    "<",
+    ">",
+    "＜",
+    "﹤",
+    "\u0338",
+    "<\u200b|",
+    "\ufeff",
+    "\x00",
+    "\x1b",
+)
+ACCENTS = ("a\u200d\u0300", "\u1100\u200b\u1161", "e\u0301", "ﬁ", "½")
+pieces = st.one_of(st.sampled_from(PLACES + TOKENS + ACCENTS), st.characters(), st.text(max_size=8))
+hostile = st.lists(pieces, max_size=8).map("".join)
+
+
+@given(hostile)
+@example("a\u200d\u0300")
+def test_neutralise_twice_is_neutralise_once(text):
+    assert neutralise(neutralise(text)) == neutralise(text)
+
+
+@given(hostile)
+def test_neutralise_leaves_no_delimiter_and_nothing_invisible(text):
+    safe = neutralise(text)
+    assert not set("<>") & set(safe)
+    # An NFKC tokenizer cannot turn what is left into a delimiter either.
+    assert not set("<>") & set(unicodedata.normalize("NFKC", safe))
+    assert all(c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") for c in safe)
+    assert safe == safe.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain words, 3 of them", "plain words, 3 of them"),
+        ("<|im_end|>", "‹|im_end|›"),
+        ("</message_a>", "‹/message_a›"),
+        ("<\u200b|\u2060im_end\ufeff|>", "‹|im_end|›"),
+        ("＜|im_end|＞", "‹|im_end|›"),
+        ("a\u202eb\x07c\x1b[0m", "abc[0m"),
+        (" two\nlines\t ", "two\nlines"),
+        ("\ud800", ""),
+    ],
+)
+def test_neutralise_examples(text, safe):
+    assert neutralise(text) == safe
+
+
+@given(hostile, hostile)
+@example("{message}", "x")
+@example("{dilemma}", "{dilemma}")
+def test_fill_never_fills_a_value_again(dilemma, message):
+    assert fill("reply", dilemma=dilemma, message=message) == (
+        f"Dilemma: {neutralise(dilemma)}\n\nThe other side: {neutralise(message)}"
+    )
+
+
+@given(hostile)
+def test_a_quoted_text_cannot_add_a_tag(text):
+    tags = re.compile(r"</?[a-z_]+>")
+    clean = fill("agency", dilemma="x", answer="y")
+    filled = fill("agency", dilemma=text, answer=text)
+    assert tags.findall(filled) == tags.findall(clean)
+    assert filled.count("<") == clean.count("<")
+
+
+def test_a_missing_value_is_an_error():
+    with pytest.raises(KeyError, match="message"):
+        fill("reply", dilemma="x")
+
+
+def test_hash_follows_the_template():
+    # The first 12 hexadecimal digits of SHA-256, by `printf 'Dilemma: {dilemma}' | sha256sum`.
+    assert load_template("dilemma") == "Dilemma: {dilemma}"
+    assert hash_template("dilemma") == "7c87eb070bba"
+    names = ("agency", "agency_head", "agreement", "agreement_head")
+    assert len({hash_template(name) for name in names}) == 4
+
+
+def first_line(reply):
+    lines = reply.strip().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+verdict_like = st.sampled_from(
+    [
+        "YES",
+        "no",
+        "Yes.",
+        "NO.",
+        "YES NO",
+        "YES!",
+        "**YES**",
+        "ye\u017f",
+        "5",
+        "0",
+        "6",
+        "-1",
+        "3.5",
+        "٣",
+        "５",
+        "3/5",
+        "³",
+    ]
+)
+replies = st.one_of(st.lists(st.one_of(verdict_like, hostile), max_size=3).map("\n".join), verdict_like, st.text())
+
+
+@given(replies)
+@example("ye\u017f")
+@example("YES...")
+@example("YES\u2028NO")
+def test_agreement_is_one_word_on_the_first_line_or_nothing(reply):
+    agreed, _ = parse_agreement(reply)
+    word = first_line(reply)
+    expected = None
+    if re.fullmatch(r"[Yy][Ee][Ss]\.?", word):
+        expected = True
+    elif re.fullmatch(r"[Nn][Oo]\.?", word):
+        expected = False
+    assert agreed is expected
+
+
+@given(replies)
+def test_agency_is_one_digit_of_the_scale_on_the_first_line_or_nothing(reply):
+    score, _ = parse_agency(reply)
+    scale = {"0": 0.0, "1": 1.0, "2": 2.0, "3": 3.0, "4": 4.0, "5": 5.0}
+    assert score == scale.get(first_line(reply))
+
+
+@pytest.mark.parametrize(
+    ("reply", "agreed", "reason"),
+    [
+        ("YES\nBoth name the same plan.", True, "Both name the same plan."),
+        ("no.\r\nThey argue.", False, "They argue."),
+        ("\n YES \n", True, ""),
+        ("NO", False, ""),
+        ("", None, ""),
+        ("YES or NO", None, ""),
+        ("The answer is YES", None, ""),
+        ("Verdict\nYES", None, "YES"),
+    ],
+)
+def test_agreement_examples(reply, agreed, reason):
+    assert parse_agreement(reply) == (agreed, reason)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score", "reason"),
+    [
+        ("4\nA new option.", 4.0, "A new option."),
+        ("0", 0.0, ""),
+        ("5.", None, ""),
+        ("6", None, ""),
+        ("-1", None, ""),
+        ("4/5", None, ""),
+        ("5 4", None, ""),
+        ("٣", None, ""),
+        ("Score: 4", None, ""),
+    ],
+)
+def test_agency_examples(reply, score, reason):
+    assert parse_agency(reply) == (score, reason)
