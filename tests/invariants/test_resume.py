@@ -134,7 +134,7 @@ def command(*arguments):
 def kill_when_hanging(arguments, run):
     """Start the script, wait until it says that it is inside a step, and kill it."""
     with subprocess.Popen(command(*arguments), env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (run / "hanging").exists():
             assert process.poll() is None, "the run ended before the step in which it was to be killed"
             assert time.monotonic() < deadline

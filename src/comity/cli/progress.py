@@ -58,6 +58,7 @@ class EvaluateProgress:
     def __init__(self, console: Console) -> None:
         self.console, self.live = console, console.is_terminal
         self.begun: dict[str, float] = {}
+        self.told: dict[str, set[bool]] = {}
         self.status = console.status("loading")
 
     def __enter__(self) -> "EvaluateProgress":
@@ -74,7 +75,9 @@ class EvaluateProgress:
         seconds = time.monotonic() - self.begun.setdefault(side, time.monotonic())
         if self.live:
             self.status.update(f"{side}: {going} of {len(negotiations)} dialogues going, {seconds:.0f} s")
-        elif going == 0 or seconds == 0:
+        elif (going == 0) not in self.told.setdefault(side, set()):
+            # One line when a side begins and one when its dialogues have ended; answers are still written after that.
+            self.told[side].add(going == 0)
             print_line(self.console, f"{side}: {going} of {len(negotiations)} dialogues going")
 
 

@@ -114,7 +114,7 @@ def _named_errors(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"model {name!r} cannot be loaded ({first}): give 'embedded', a folder or a Hugging Face name you can reach"
+            f"model {name!r} cannot be loaded ({first}): give 'embedded', a folder, or a Hugging Face name in reach"
         ) from error
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from comity.engines.local import LocalEngine
 from comity.engines.models import EMBEDDED
@@ -112,7 +113,8 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
             f"calibrate {kind}: {len(train)} training rows on {dilemmas} dilemmas are too few; "
             f"label rows with different scores on at least {FEWEST_DILEMMAS} dilemmas"
         )
-    choice = choose_settings(kind, table.blocks_NLPD[train][:, places], layers, target_N, groups, seed)
+    with threadpool_limits(limits=1):  # the solves are small: more threads would only wait for each other
+        choice = choose_settings(kind, table.blocks_NLPD[train][:, places], layers, target_N, groups, seed)
     features = _select(table, choice)
     head = _fit(kind, features[train], target_N, choice, options)
     calibrated_N = _apply_calibration(head, choice.raw_N)
@@ -167,7 +169,7 @@ def _fit(
     width = z_NF.shape[1]
     dual_N = solve_ridge(z_NF @ z_NF.T / width, target_N - target_N.mean(), choice.strength)
     directions_RF, variances_R = _posterior(z_NF, choice.strength)
-    slope, offset, threshold = _calibration(kind, choice.raw_N, target_N)
+    slope, offset, threshold = _calibration(kind, choice, target_N)
     head = RewardHead(
         kind=kind,
         name=options.name,
@@ -204,13 +206,17 @@ def _posterior(z_NF: Array, strength: float) -> tuple[NDArray[np.float16], NDArr
     return directions_RF.astype(np.float16), (1 / ((strength + eigenvalues[top]) * width)).astype(np.float32)
 
 
-def _calibration(kind: Kind, raw_N: Array, target_N: Array) -> tuple[float, float, float]:
+def _calibration(kind: Kind, choice: Choice, target_N: Array) -> tuple[float, float, float]:
+    # Values for unseen dilemmas and for an unseen author count alike, so that probabilities are not overconfident.
+    known = ~np.isnan(choice.author_raw_N)
+    raw_M = np.concatenate([choice.raw_N, choice.author_raw_N[known]])
+    target_M = np.concatenate([target_N, target_N[known]])
     if kind == "agency":
-        slope, offset = np.polyfit(raw_N, target_N, 1)
+        slope, offset = np.polyfit(raw_M, target_M, 1)
         return float(slope), float(offset), 0.5
-    platt = LogisticRegression(C=1e6).fit(raw_N[:, None], target_N > 0.5)
+    platt = LogisticRegression(C=1e6).fit(raw_M[:, None], target_M > 0.5)
     slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
-    return slope, offset, best_threshold(1 / (1 + np.exp(-(slope * raw_N + offset))), target_N)
+    return slope, offset, best_threshold(1 / (1 + np.exp(-(slope * raw_M + offset))), target_M)
 
 
 def _apply_calibration(head: RewardHead, raw_N: Array) -> Array:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,12 @@ from comity.types import AgencyJudge, AgreementJudge, Answer, RoundEnding, Verdi
 EMBEDDED_JUDGE = "comity/embedded"
 
 
-def shipped_head(kind: Kind, which: Literal["training", "heldout"]) -> Path:
-    """Return the path of a shipped head."""
+def shipped_head(kind: Kind, which: str) -> Path:
+    """Return the path of a shipped head; `which` is `training` or `heldout`."""
     return Path(str(resources.files(__package__).joinpath("heads", f"{kind}_{which}.safetensors")))
 
 
-def load_shipped_head(kind: Kind, which: Literal["training", "heldout"]) -> RewardHead:
+def load_shipped_head(kind: Kind, which: str) -> RewardHead:
     """Load a shipped head: `training` gives rewards, `heldout` never trains anything; raise ModelError if damaged."""
     return load_head(shipped_head(kind, which))
 

@@ -50,9 +50,10 @@ Fold = tuple[NDArray[np.int_], NDArray[np.int_]]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Settings of a head, with their figures (Spearman or AUC) and the raw values (N,) of the folds of dilemmas.
+    """Settings of a head, with their figures (Spearman or AUC) and raw values (N,) of left-out rows.
 
-    `author_figure` is None when the rows have one author only.
+    `raw_N` is from the folds of dilemmas, `author_raw_N` from leaving out one author at a time (NaN for rows of authors
+    never left out); `author_figure` is None when the rows have one author only.
     """
 
     layers: tuple[int, ...]
@@ -61,6 +62,7 @@ class Choice:
     dilemma_figure: float
     author_figure: float | None
     raw_N: Array
+    author_raw_N: Array
 
     @property
     def figure(self) -> float:
@@ -95,15 +97,15 @@ def choose_settings(
             keys = [(layer, piece) for layer in chosen for piece in pooling.split("+")]
             gram_NN = np.mean([grams[key] for key in keys], axis=0)
             raw_SN = _cross_validate(gram_NN, target_N, folds)
-            author_SN = _cross_validate(gram_NN, target_N, authors) if authors else None
+            author_SN = _cross_validate(gram_NN, target_N, authors)
             for s, strength in enumerate(STRENGTHS):
                 across = None
-                if author_SN is not None:
+                if authors:
                     across = float(
                         np.mean([measure(kind, author_SN[s, left], target_N[left])[name] for _, left in authors])
                     )
                 within = measure(kind, raw_SN[s], target_N)[name]
-                found.append(Choice(chosen, pooling, strength, within, across, raw_SN[s]))
+                found.append(Choice(chosen, pooling, strength, within, across, raw_SN[s], author_SN[s]))
     best = max(choice.figure for choice in found)
     good = [choice for choice in found if choice.figure >= best - TOLERANCE]
     return min(good, key=lambda c: (max(c.layers), len(c.layers) * len(c.pooling.split("+")), -c.figure))
@@ -117,8 +119,7 @@ def standardise(features_NF: NDArray[np.float32]) -> tuple[NDArray[np.float32], 
 def _layer_sets(layers: Sequence[int]) -> list[tuple[int, ...]]:
     singles = [(layer,) for layer in layers]
     pairs = [pair for pair in combinations(layers, 2) if pair[1] - pair[0] >= 4]
-    triples = [t for t in combinations(layers, 3) if t[1] - t[0] >= 4 and t[2] - t[1] >= 4]
-    return [*singles, *pairs, *triples]
+    return [*singles, *pairs]
 
 
 def _author_folds(authors: Sequence[str]) -> list[Fold]:
@@ -137,14 +138,13 @@ def _gram(block_ND: NDArray[np.float32]) -> Array:
 
 
 def _cross_validate(gram_NN: Array, target_N: Array, folds: Sequence[Fold]) -> Array:
-    raw_SN = np.zeros((len(STRENGTHS), len(target_N)))
+    raw_SN = np.full((len(STRENGTHS), len(target_N)), np.nan)
     for kept, left in folds:
         mean = target_N[kept].mean()
         for s, strength in enumerate(STRENGTHS):
-            raw_SN[s, left] = gram_NN[np.ix_(left, kept)] @ solve_ridge(
+            raw_SN[s, left] = mean + gram_NN[np.ix_(left, kept)] @ solve_ridge(
                 gram_NN[np.ix_(kept, kept)], target_N[kept] - mean, strength
             )
-            raw_SN[s, left] += mean
     return raw_SN
 
 
