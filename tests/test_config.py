@@ -196,8 +196,8 @@ train_configs = st.builds(
         dialogue=samplings,
         completion=samplings,
     ),
-    judges=st.builds(JudgeConfig, copy_limit=st.floats(0, 1)),
-    optimization=st.builds(OptimizationConfig, learning_rate=st.floats(0, 1), tokens=st.sampled_from(["both"])),
+    judges=st.builds(JudgeConfig, copy_limit=st.floats(0.01, 1)),
+    optimization=st.builds(OptimizationConfig, learning_rate=st.floats(0.01, 1), tokens=st.sampled_from(["both"])),
 )
 
 

@@ -101,7 +101,6 @@ class OptimizationConfig:
     tokens: Literal["dialogue", "completion", "both"] = "dialogue"
     micro_batch_tokens: int = 4096
     """Most padded tokens in one forward and backward pass."""
-    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         _at_least(
@@ -192,7 +191,7 @@ def load_config(kind: type[Settings], path: Path | None, overrides: dict[str, An
     values: dict[str, Any] = {}
     if path is not None:
         if not path.is_file():
-            raise ConfigError(f"--config {path}: no such file; give a TOML file such as configs/cpu.toml")
+            raise ConfigError(f"--config {path}: no such file; give a TOML file such as configs/demo.toml")
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from comity.engines.cache import allocate_cache, select_rows
+from comity.engines.models import decoder_of, output_layer
 from comity.engines.prefixes import group_prefixes
 from comity.engines.sampling import sample_tokens
 from comity.types import Request
@@ -44,7 +45,9 @@ def generate(
 ) -> list[tuple[list[int], list[float]]]:
     """Return for each prompt the sampled tokens (with the stop token, if one came) and their log-probabilities."""
     limits = [request.sampling.max_tokens for request in requests]
-    cache, logits_BV, mask_BL, start = _prefill(model, prompts, pad_id, max(limits))
+    head = output_layer(model)
+    cache, states_BD, mask_BL, start = _prefill(model, prompts, pad_id, max(limits))
+    logits_BV = head(states_BD)
     rows = _make_rows(requests, mask_BL, max(limits))
     drawn: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
     for step in range(max(limits)):
@@ -58,15 +61,21 @@ def generate(
             rows, token_B = rows.keep(kept), token_B[kept]
             select_rows(cache, kept, start + max(limits))
         seen_BL = rows.mask_BL[:, : start + step + 1]
-        logits_BV = model(
-            input_ids=token_B[:, None],
-            attention_mask=seen_BL,
-            position_ids=seen_BL.sum(-1, keepdim=True) - 1,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        states_BD = _last_states(model, token_B[:, None], seen_BL, seen_BL.sum(-1, keepdim=True) - 1, cache)
+        logits_BV = head(states_BD)
     return drawn
+
+
+def _last_states(model: PreTrainedModel, ids_BT: Tensor, mask_BL: Tensor, position_BT: Tensor, cache: Cache) -> Tensor:
+    # The output layer is applied by hand to contiguous rows: on a strided slice it would copy its weight once a row.
+    states_BTD: Tensor = decoder_of(model)(
+        input_ids=ids_BT,
+        attention_mask=mask_BL,
+        position_ids=position_BT,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return states_BTD[:, -1].contiguous()
 
 
 def _make_rows(requests: Sequence[Request], mask_BL: Tensor, longest: int) -> _Rows:
@@ -102,28 +111,15 @@ def _prefill(
     if shared:
         beginnings = [prompts[group.rows[0]][: group.length] for group in shared]
         prefix_CP, prefix_mask_CP = _pad_left(beginnings, pad_id, device)
-        model(
-            input_ids=prefix_CP,
-            attention_mask=prefix_mask_CP,
-            position_ids=(prefix_mask_CP.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        _last_states(model, prefix_CP, prefix_mask_CP, (prefix_mask_CP.cumsum(-1) - 1).clamp(min=0), cache)
         owner_B = torch.tensor([owner.get(row, 0) for row in range(len(prompts))], device=device)
         has_owner_B1 = torch.tensor([row in owner for row in range(len(prompts))], device=device)[:, None]
         mask_BL[:, :prefix_length] = prefix_mask_CP[owner_B] * has_owner_B1
         select_rows(cache, owner_B, start + new_tokens)
     seen_BT = mask_BL[:, :start]
-    logits_BV = model(
-        input_ids=suffix_BS,
-        attention_mask=seen_BT,
-        position_ids=(seen_BT.cumsum(-1) - 1).clamp(min=0)[:, prefix_length:],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    return cache, logits_BV, mask_BL, start
+    position_BS = (seen_BT.cumsum(-1) - 1).clamp(min=0)[:, prefix_length:]
+    states_BD = _last_states(model, suffix_BS, seen_BT, position_BS, cache)
+    return cache, states_BD, mask_BL, start
 
 
 def _pad_left(sequences: Sequence[NDArray[np.int32]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

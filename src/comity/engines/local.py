@@ -1,7 +1,6 @@
 """The local engine: batched generation and encoding with one transformers model on CPU or CUDA."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from comity.engines.generate import generate
+from comity.engines.merging import adapters_off, merged_adapter
+from comity.engines.models import decoder_of
 from comity.types import Completion, Message, Request
 
 
@@ -40,7 +41,8 @@ class LocalEngine:
 
     def _answer(self, requests: Sequence[Request], prompts: Sequence[NDArray[np.int32]]) -> list[Completion]:
         stops = self.stop_ids
-        drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops)
+        with merged_adapter(self.model):
+            drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops)
         return [
             _completion(self, prompt, tokens, logprobs, stops)
             for prompt, (tokens, logprobs) in zip(prompts, drawn, strict=True)
@@ -84,19 +86,6 @@ class _LastLayerReached(Exception):
     pass
 
 
-def adapters_off(model: PreTrainedModel) -> AbstractContextManager[object]:
-    """Return a context in which PEFT adapters are switched off; nothing to do for a plain model."""
-    disable = getattr(model, "disable_adapter", None)
-    return disable() if callable(disable) else nullcontext()
-
-
-def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """Return the list of decoder layers of a plain or PEFT-wrapped model."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    layers: torch.nn.ModuleList = base.get_decoder().layers
-    return layers
-
-
 def split_batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Group indices, longest first, so that rows times the longest row stay within `budget` tokens."""
     batch: list[int] = []
@@ -121,7 +110,7 @@ def _encode_batch(
     token_BT = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in ids], device=device)
     mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=device)
     pooled: dict[int, Tensor] = {}
-    modules = decoder_layers(engine.model)
+    modules: torch.nn.ModuleList = decoder_of(engine.model).layers
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:

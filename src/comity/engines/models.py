@@ -69,6 +69,23 @@ def load_model(name: str, dtype: str = "bfloat16", device: str = "cpu", quantiza
     return model.eval()
 
 
+def decoder_of(model: PreTrainedModel) -> torch.nn.Module:
+    """Return the part of a plain or PEFT-wrapped model that maps token ids to hidden states."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder: torch.nn.Module = base.get_decoder()
+    return decoder
+
+
+def output_layer(model: PreTrainedModel) -> torch.nn.Module:
+    """Return the layer that maps hidden states to logits; raise ModelError for a model that rescales its logits."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(base.config, name, None) not in (None, 1, 1.0):
+            raise ModelError(f"model {base.config.name_or_path!r} rescales its logits ({name}): choose another model")
+    layer: torch.nn.Module = base.get_output_embeddings()
+    return layer
+
+
 def _embedded_folder() -> Path:
     folder = cache_directory() / "embedded-smollm2-135m-instruct"
     if (folder / "model.safetensors").exists():

@@ -1,6 +1,7 @@
 """Play held-out scenarios with two adapters of one model and compare them, paired."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
         model = load_adapted(config.model, adapter)
         engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
         panel = build_panel(config.judges, engine, config.model)
-        progress = None if on_progress is None else (lambda states, name=name: on_progress(name, states))
+        progress = None if on_progress is None else functools.partial(on_progress, name)
         write_rows(config.out / f"{name}.jsonl", play_scenarios(config, scenarios, engine, panel, progress))
         write_json(config.out / f"{name}.settings.json", key)
     return compare_files(config.out, config.seed)
@@ -52,7 +53,8 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
 
 def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:
     # What the dialogues of one side depend on: the settings and the adapter's bytes.
-    settings = {key: value for key, value in to_plain(config).items() if key not in ("before", "after", "out", "threads")}
+    ignored = ("before", "after", "out", "threads")
+    settings = {key: value for key, value in to_plain(config).items() if key not in ignored}
     weights = None
     if adapter != "none":
         folder = adapter_folder(dataclasses.replace(config.model, adapter=adapter))
@@ -64,7 +66,8 @@ def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:
 def _is_played(out: Path, name: str, key: dict[str, object], count: int) -> bool:
     if not (out / f"{name}.settings.json").is_file() or not (out / f"{name}.jsonl").is_file():
         return False
-    return bool(read_json(out / f"{name}.settings.json") == key) and len(read_negotiations(out / f"{name}.jsonl")) == count
+    same = bool(read_json(out / f"{name}.settings.json") == key)
+    return same and len(read_negotiations(out / f"{name}.jsonl")) == count
 
 
 def play_scenarios(

@@ -10,5 +10,7 @@ calibrate   fit a head, with its settings chosen by cross-validation, and test i
 selection   the cross-validation behind `calibrate`
 metrics     what a head's scores are measured by
 casino      human negotiations as an outside check of an agreement judge
+panel       the judges of one run side by side
+signs       signs in the text that a policy games its judge
 score       judge the rows of a file
 """

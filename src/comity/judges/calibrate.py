@@ -105,7 +105,7 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
         i for i, row in enumerate(table.rows) if row.part == "train" and in_part(row.dilemma_id, options.rows_part)
     ]
     test = [i for i, row in enumerate(table.rows) if row.part == "heldout"]
-    groups = [(table.rows[i].dilemma_id, table.rows[i].author) for i in train]
+    groups = [(row.dilemma_id, row.author if row.source == "written" else "") for row in (table.rows[i] for i in train)]
     target_N = np.array([table.rows[i].target for i in train])
     dilemmas = len({dilemma for dilemma, _ in groups})
     if dilemmas < FEWEST_DILEMMAS or len(set(target_N)) < 2:
@@ -121,10 +121,7 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
     figures: dict[str, Any] = {"cross_validation": measure(kind, calibrated_N, target_N, head.threshold)}
     if choice.author_figure is not None:
         figures["author_left_out"] = {"spearman" if kind == "agency" else "auc": choice.author_figure}
-    if test:
-        score_N, _ = head.predict(features[test])
-        truth_N = np.array([table.rows[i].target for i in test])
-        figures["heldout_rows"] = measure(kind, score_N, truth_N, head.threshold)
+    figures |= _test(head, [table.rows[i] for i in test], features[test])
     head.metadata.update(
         template_hash=hash_template(TEMPLATES[kind]),
         rows_train=len(train),
@@ -136,6 +133,20 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
         figures=figures,
     )
     return head
+
+
+def _test(head: RewardHead, rows: Sequence[Label], features_NF: NDArray[np.float32]) -> dict[str, Any]:
+    # Figures on held-out rows: all, and those of each source where both have some.
+    if not rows:
+        return {}
+    score_N, _ = head.predict(features_NF)
+    truth_N = np.array([row.target for row in rows])
+    figures = {"heldout_rows": measure(head.kind, score_N, truth_N, head.threshold)}
+    sources = sorted({row.source for row in rows})
+    for source in sources if len(sources) > 1 else ():
+        of_source = np.array([row.source == source for row in rows])
+        figures[f"heldout_{source}"] = measure(head.kind, score_N[of_source], truth_N[of_source], head.threshold)
+    return figures
 
 
 def in_part(dilemma_id: str, part: RowsPart) -> bool:

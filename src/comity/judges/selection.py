@@ -80,7 +80,9 @@ def choose_settings(
 ) -> Choice:
     """Return the cheapest settings whose cross-validated figure is within TOLERANCE of the best.
 
-    `blocks_NLPD` holds the pieces of PIECES[kind] for each of `layers`; `groups` holds each row's dilemma and author.
+    `blocks_NLPD` holds the pieces of PIECES[kind] for each of `layers`; `groups` holds each row's dilemma and
+    author, who is "" where no author is to be left out: a model's rows are unlike written ones, and a head that never
+    saw any says nothing about one that did.
     Cheap means an early last layer, then few features.
     """
     pieces = PIECES[kind].split("+")
@@ -124,7 +126,7 @@ def _layer_sets(layers: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _author_folds(authors: Sequence[str]) -> list[Fold]:
     names = np.array(authors)
-    large = [name for name in sorted(set(authors)) if (names == name).sum() >= FEWEST_ROWS_OF_AUTHOR]
+    large = [name for name in sorted(set(authors) - {""}) if (names == name).sum() >= FEWEST_ROWS_OF_AUTHOR]
     if len(large) < 2:
         return []
     return [(np.flatnonzero(names != name), np.flatnonzero(names == name)) for name in large]

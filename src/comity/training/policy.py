@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from comity.config import ModelConfig, OptimizationConfig
-from comity.engines.models import EMBEDDED, load_model
+from comity.engines.models import EMBEDDED, decoder_of, load_model, output_layer
 from comity.errors import ModelError
 from comity.training.collate import MicroBatch
 from comity.training.warm_start import shipped_adapter
@@ -19,8 +19,15 @@ LOGIT_ROWS = 512
 
 
 def resolve_device(device: str) -> str:
-    """Return the torch device for the setting `model.device`."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    """Return the torch device for the setting `model.device`; raise ModelError when it is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"model.device {device!r} cannot be used ({first}): choose auto, cpu or cuda") from error
+    return device
 
 
 def load_policy(settings: ModelConfig) -> PreTrainedModel:
@@ -81,7 +88,7 @@ def token_logprobs(model: PreTrainedModel, batch: MicroBatch) -> tuple[Tensor, T
     device = hidden_BSD.device
     hidden_ND = hidden_BSD[batch.loss_row_N.to(device), batch.loss_place_N.to(device) - 1]
     target_N = batch.suffix_ids_BS[batch.loss_row_N, batch.loss_place_N].to(device)
-    head = _base(model).get_output_embeddings()
+    head = output_layer(model)
     logprobs, entropies = [], []
     for start in range(0, len(hidden_ND), LOGIT_ROWS):
         rows = slice(start, start + LOGIT_ROWS)
@@ -93,13 +100,8 @@ def token_logprobs(model: PreTrainedModel, batch: MicroBatch) -> tuple[Tensor, T
     return torch.cat(logprobs), torch.cat(entropies)
 
 
-def _base(model: PreTrainedModel) -> PreTrainedModel:
-    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return base
-
-
 def _hidden_states(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
-    decoder, device = _base(model).get_decoder(), model.device
+    decoder, device = decoder_of(model), model.device
     cache = None
     prefix_mask_BP = batch.prefix_mask_CP[batch.prefix_of_B].to(device)
     if batch.prefix_ids_CP.shape[1]:

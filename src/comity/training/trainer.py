@@ -67,8 +67,9 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     if config.threads:
         torch.set_num_threads(config.threads)
     dilemmas, pairs = load_dilemmas(config.dilemmas, "train"), load_persona_pairs(config.personas)
-    create_run(config.run, to_plain(config), config.resume)
+    # The run directory comes last: a mistyped model leaves nothing behind.
     session = open_session(config, dilemmas, pairs)
+    create_run(config.run, to_plain(config), config.resume)
     run_steps(session, on_step, on_progress)
     return session
 

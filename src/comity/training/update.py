@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from comity.config import OptimizationConfig
-from comity.engines.local import adapters_off
+from comity.engines.merging import adapters_off
 from comity.training.collate import MicroBatch, make_micro_batches
 from comity.training.loss import policy_loss
 from comity.training.policy import PolicyOptimizer, token_logprobs
