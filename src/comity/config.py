@@ -147,9 +147,9 @@ class TrainConfig:
 class EvaluateConfig:
     """Compare two checkpoints of one model on held-out scenarios, paired."""
 
-    before: str = "warm-start"
+    before: str = "none"
     """The first adapter: none, warm-start or a PEFT folder."""
-    after: str = "none"
+    after: str = "warm-start"
     """The second adapter: none, warm-start or a PEFT folder."""
     out: Path = Path("runs/evaluation")
     split: Split = "test"

@@ -173,6 +173,16 @@ def test_an_adapter_changes_replies_and_its_logprobs_are_its_own(engine):
         np.testing.assert_allclose(reply.logprobs, forward_logprobs(engine.model, reply, 0.0), atol=1e-4)
 
 
+def test_sampling_with_an_adapter_leaves_every_weight_as_it_was(engine):
+    engine.model = with_adapter(engine.model)
+    before = {name: value.clone() for name, value in engine.model.state_dict().items()}
+    trainable = {name for name, p in engine.model.named_parameters() if p.requires_grad}
+    engine(asks(GREEDY))
+    after = engine.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert {name for name, p in engine.model.named_parameters() if p.requires_grad} == trainable
+
+
 TEXTS = ["Who draws first?", "x " * 60, "The rain is late.", "é"]
 
 

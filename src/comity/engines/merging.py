@@ -41,7 +41,8 @@ def _folded_weight(layer: LoraLayer, original: torch.Tensor) -> torch.Tensor:
     # Added in float32 and rounded once.
     name = layer.active_adapters[0]
     delta = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
-    return original.float().add_(delta, alpha=layer.scaling[name]).to(original.dtype)
+    folded: torch.Tensor = torch.add(original.float(), delta, alpha=layer.scaling[name])
+    return folded.to(original.dtype)
 
 
 def _can_fold(layer: LoraLayer) -> bool:
