@@ -110,7 +110,8 @@ def _encode_batch(
     token_BT = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in ids], device=device)
     mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=device)
     pooled: dict[int, Tensor] = {}
-    modules: torch.nn.ModuleList = decoder_of(engine.model).layers
+    modules = decoder_of(engine.model).get_submodule("layers")
+    assert isinstance(modules, torch.nn.ModuleList)
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:

@@ -46,7 +46,9 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
         engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
         panel = build_panel(config.judges, engine, config.model)
         progress = None if on_progress is None else functools.partial(on_progress, name)
-        write_rows(config.out / f"{name}.jsonl", play_scenarios(config, scenarios, engine, panel, progress))
+        rows = play_scenarios(config, scenarios, engine, panel, progress)
+        (config.out / f"{name}.settings.json").unlink(missing_ok=True)  # it belongs to the file replaced next
+        write_rows(config.out / f"{name}.jsonl", rows)
         write_json(config.out / f"{name}.settings.json", key)
     return compare_files(config.out, config.seed)
 
@@ -55,11 +57,14 @@ def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:
     # What the dialogues of one side depend on: the settings and the adapter's bytes.
     ignored = ("before", "after", "out", "threads")
     settings = {key: value for key, value in to_plain(config).items() if key not in ignored}
+    for name in ("dilemmas", "personas"):
+        if settings[name] != "shipped":
+            settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
     weights = None
     if adapter != "none":
         folder = adapter_folder(dataclasses.replace(config.model, adapter=adapter))
         path = folder / "adapter_model.safetensors"
-        weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(folder)
     return {"settings": settings, "adapter_sha256": weights}
 
 

@@ -1,6 +1,6 @@
 """Judges decide whether two sides agreed and how far an answer enlarges everybody's agency.
 
-labels      hand-labelled rows that heads are fitted and tested on
+labels      labelled rows that heads are fitted and tested on
 features    a row as a prompt, and the base model's hidden states pooled over its parts
 head        the fitted ridge head: predict, save, load
 copying     rules against texts that repeat themselves or copy what they answer

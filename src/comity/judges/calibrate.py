@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from comity.engines.local import LocalEngine
 from comity.engines.models import EMBEDDED
-from comity.errors import DataError
+from comity.errors import DataError, ModelError
 from comity.judges.features import TEMPLATES, extract_features
 from comity.judges.head import RewardHead, save_head
 from comity.judges.labels import Kind, Label
@@ -92,6 +92,8 @@ def read_features(
     """Encode the rows once and keep every piece of every layer; layers the model lacks are left out."""
     count = engine.model.config.num_hidden_layers
     kept = tuple(layer for layer in layers if layer <= count)
+    if not kept:
+        raise ModelError(f"calibrate {kind}: the model has {count} layers: choose one with {min(layers)} or more")
     blocks_NLPD = extract_features(engine, kind, [row.item for row in rows], kept, PIECES[kind])
     return FeatureTable(kind, tuple(rows), kept, blocks_NLPD)
 
@@ -100,6 +102,8 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
     """Choose settings, fit and test one head; raise DataError when the rows are too few."""
     kind = table.kind
     layers = [layer for layer in table.layers if all(abs(layer - x) >= 2 for x in options.exclude_layers_near)]
+    if not layers:
+        raise ModelError(f"calibrate {kind}: no layer is left for the head {options.name!r}: choose a deeper model")
     places = [table.layers.index(layer) for layer in layers]
     train = [
         i for i, row in enumerate(table.rows) if row.part == "train" and in_part(row.dilemma_id, options.rows_part)

@@ -13,7 +13,7 @@ from comity.judges.copying import find_answer_copy, find_ending_copy
 from comity.judges.features import TEMPLATES, extract_features
 from comity.judges.head import RewardHead, load_head
 from comity.judges.labels import Kind
-from comity.prompts import hash_template
+from comity.prompts import hash_template, neutralise
 from comity.types import AgencyJudge, AgreementJudge, Answer, RoundEnding, Verdict
 
 EMBEDDED_JUDGE = "comity/embedded"
@@ -85,13 +85,13 @@ def score_items(
 
 
 def _refuse_ending(ending: RoundEnding, copy_limit: float) -> str:
-    if not ending.message_a.strip() or not ending.message_b.strip():
+    if not neutralise(ending.message_a) or not neutralise(ending.message_b):
         return "a message is empty"
     return find_ending_copy(ending.message_a, ending.message_b, copy_limit)
 
 
 def _refuse_answer(answer: Answer, copy_limit: float) -> str:
-    if not answer.answer.strip():
+    if not neutralise(answer.answer):
         return "the answer is empty"
     return find_answer_copy(answer.answer, answer.dilemma, copy_limit)
 

@@ -79,7 +79,9 @@ def read_labels(kind: Kind, path: Path | None = None) -> list[Label]:
     """
     path = path or shipped_labels(kind)
     dilemmas = {row["id"]: row["dilemma"] for row in load_dilemmas()}
-    return [_to_label(kind, row, dilemmas, path) for row in read_rows(path, LABEL_FIELDS[kind])]
+    rows = read_rows(path, LABEL_FIELDS[kind])
+    lines = [number for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
+    return [_to_label(kind, row, dilemmas, f"{path}, line {n}") for n, row in zip(lines, rows, strict=True)]
 
 
 def to_item(kind: Kind, row: Row) -> Answer | RoundEnding:
@@ -90,8 +92,7 @@ def to_item(kind: Kind, row: Row) -> Answer | RoundEnding:
     return RoundEnding(row["dilemma"], *texts)
 
 
-def _to_label(kind: Kind, row: Row, dilemmas: Mapping[str, str], path: Path) -> Label:
-    place = f"{path}, row {row['id']}"
+def _to_label(kind: Kind, row: Row, dilemmas: Mapping[str, str], place: str) -> Label:
     text = row.get("dilemma", dilemmas.get(row["dilemma_id"]))
     if not isinstance(text, str) or not text.strip():
         raise DataError(

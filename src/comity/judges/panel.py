@@ -27,8 +27,8 @@ class Panel:
     def judge(self, negotiations: Sequence[Negotiation]) -> list[Judged]:
         """Score ended negotiations: the joint answer where there is one, 0 where they did not agree.
 
-        A dialogue is unscored when a reply failed, when its answer is unscored, or when it ended without agreement and a
-        check on the way is unscored.
+        A dialogue is unscored when a reply failed, when its answer is unscored, or when it ended without agreement
+        and a check on the way is unscored.
         """
         written = [i for i, n in enumerate(negotiations) if n.completion is not None and n.ending != "failed"]
         answers = [_answer(negotiations[i]) for i in written]
