@@ -8,7 +8,7 @@ from pathlib import Path
 from comity.config import DemoConfig, EvaluateConfig
 from comity.evaluation.run import evaluate
 from comity.report.report import write_report
-from comity.runs import read_metrics, write_json
+from comity.runs import read_json, read_metrics, write_json
 from comity.training.checkpoint import list_checkpoints
 from comity.training.trainer import peak_memory_gb, train
 from comity.types import Negotiation
@@ -23,9 +23,13 @@ def run_demo(config: DemoConfig, on_step: OnStep | None = None, on_dialogues: On
     """Run the demo, continuing what an earlier run of it left, and return the path of the report.
 
     `on_step` gets the metrics of each training step; `on_dialogues` gets the part ("train", "before", "after") and its
-    dialogues after every batch of messages. Leaves `summary.json` with `seconds`, `peak_rss_gb`, `steps` and the paired
-    comparison; time of interrupted runs counts for finished steps only.
+    dialogues after every batch of messages. Leaves `summary.json` with `seconds`, `peak_rss_gb`, `steps` and the
+    paired comparison; time of interrupted runs counts for finished steps only. A finished demo is not run again: only
+    its report is written anew.
     """
+    summary = config.run / "summary.json"
+    if summary.is_file() and read_json(summary)["steps"] == config.train.optimization.steps:
+        return write_report(config.run)
     begun = time.perf_counter()
     earlier = sum(row.get("time/step_seconds", 0.0) for row in read_metrics(config.run))
     settings = dataclasses.replace(config.train, run=config.run, resume=(config.run / "config.json").exists())
@@ -35,7 +39,7 @@ def run_demo(config: DemoConfig, on_step: OnStep | None = None, on_dialogues: On
     comparison = results["comparison"]
     assert isinstance(comparison, dict)
     write_json(
-        config.run / "summary.json",
+        summary,
         {
             "seconds": round(earlier + time.perf_counter() - begun, 1),
             "peak_rss_gb": round(peak_memory_gb(), 3),

@@ -1,17 +1,23 @@
 """Fold a LoRA adapter into the base weights while text is sampled, and restore the weights exactly afterwards."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from peft.tuners.lora import Linear, LoraLayer
 from transformers import PreTrainedModel
 
 
-def adapters_off(model: PreTrainedModel) -> AbstractContextManager[object]:
-    """Return a context in which PEFT adapters are switched off; nothing to do for a plain model."""
+@contextmanager
+def adapters_off(model: PreTrainedModel) -> Iterator[None]:
+    """Switch PEFT adapters off inside the context; nothing to do for a plain model."""
     disable = getattr(model, "disable_adapter", None)
-    return disable() if callable(disable) else nullcontext()
+    # PEFT makes every adapter trainable when it comes on again; a frozen one shall stay frozen.
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    with disable() if callable(disable) else nullcontext():
+        yield
+    for parameter, flag in flags:
+        parameter.requires_grad_(flag)
 
 
 @contextmanager
@@ -22,7 +28,7 @@ def merged_adapter(model: PreTrainedModel) -> Iterator[None]:
     (quantised weights, several active adapters), is left as it is and sampled with the adapter beside its base.
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    if not layers or not all(_can_fold(layer) for layer in layers):
+    if not layers or getattr(model, "modules_to_save", None) or not all(_can_fold(layer) for layer in layers):
         yield
         return
     originals = [layer.get_base_layer().weight.data for layer in layers]
@@ -46,9 +52,11 @@ def _folded_weight(layer: LoraLayer, original: torch.Tensor) -> torch.Tensor:
 
 
 def _can_fold(layer: LoraLayer) -> bool:
+    plain = type(layer) is Linear and len(layer.active_adapters) == 1
     return (
-        type(layer) is Linear
-        and len(layer.active_adapters) == 1
+        plain
+        and not layer.use_dora.get(layer.active_adapters[0])
+        and not layer.lora_bias.get(layer.active_adapters[0])
         and not layer.merged
         and not layer.disable_adapters
         and layer.get_base_layer().weight.dtype in (torch.float32, torch.bfloat16, torch.float16)

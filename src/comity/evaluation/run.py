@@ -13,6 +13,7 @@ from comity.config import EvaluateConfig, ModelConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
 from comity.evaluation.statistics import compare
+from comity.judges.embedded import shipped_heads
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -65,7 +66,8 @@ def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:
         folder = adapter_folder(dataclasses.replace(config.model, adapter=adapter))
         path = folder / "adapter_model.safetensors"
         weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(folder)
-    return {"settings": settings, "adapter_sha256": weights}
+    heads = hashlib.sha256(b"".join(path.read_bytes() for path in shipped_heads()))
+    return {"settings": settings, "adapter_sha256": weights, "heads_sha256": heads.hexdigest()}
 
 
 def _is_played(out: Path, name: str, key: dict[str, object], count: int) -> bool:

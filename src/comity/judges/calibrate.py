@@ -216,7 +216,8 @@ def _posterior(z_NF: Array, strength: float) -> tuple[NDArray[np.float16], NDArr
     # eigenvector of the Gram matrix shrink it to 1 / ((strength + e) * F).
     width = z_NF.shape[1]
     eigenvalues, vectors = np.linalg.eigh(z_NF @ z_NF.T / width)
-    top = slice(-min(RANK, len(eigenvalues) - 1), None)
+    known = int((eigenvalues > 1e-9 * eigenvalues[-1]).sum())  # the rest is rounding: centring, or rows beyond F
+    top = slice(len(eigenvalues) - min(RANK, known), None)
     directions_RF = (vectors[:, top].T @ z_NF) / np.sqrt(eigenvalues[top] * width)[:, None]
     return directions_RF.astype(np.float16), (1 / ((strength + eigenvalues[top]) * width)).astype(np.float32)
 

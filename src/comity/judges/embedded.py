@@ -24,6 +24,11 @@ def shipped_head(kind: Kind, which: str) -> Path:
     return Path(str(resources.files(__package__).joinpath("heads", f"{kind}_{which}.safetensors")))
 
 
+def shipped_heads() -> list[Path]:
+    """Return the paths of all shipped heads in a fixed order."""
+    return [shipped_head(kind, which) for kind in ("agency", "agreement") for which in ("training", "heldout")]
+
+
 def load_shipped_head(kind: Kind, which: str) -> RewardHead:
     """Load a shipped head: `training` gives rewards, `heldout` never trains anything; raise ModelError if damaged."""
     return load_head(shipped_head(kind, which))

@@ -8,6 +8,8 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from comity.judges.labels import Kind
 
 Array = NDArray[np.float64]
+SCORES = (0, 1, 2, 3, 4, 5)
+"""Named to kappa, which would otherwise close the gap that a score nobody has leaves in the scale."""
 
 
 def measure(kind: Kind, score_N: Array, target_N: Array, threshold: float = 0.5) -> dict[str, float]:
@@ -19,7 +21,7 @@ def measure(kind: Kind, score_N: Array, target_N: Array, threshold: float = 0.5)
     if kind == "agency":
         spread = len(np.unique(score_N)) > 1 and len(np.unique(target_N)) > 1
         rounded = np.clip(np.floor(score_N + 0.5), 0, 5).astype(int)
-        kappa = cohen_kappa_score(target_N.astype(int), rounded, weights="quadratic") if spread else 0.0
+        kappa = cohen_kappa_score(target_N.astype(int), rounded, labels=SCORES, weights="quadratic") if spread else 0.0
         return {
             "spearman": float(spearmanr(score_N, target_N).statistic) if spread else 0.0,
             "kappa": float(kappa),
