@@ -191,6 +191,13 @@ def test_a_mistyped_adapter_is_named_and_never_taken_for_none(build_config, tmp_
         play(build_config(after=str(tmp_path / "typo")))
 
 
+def test_a_mistyped_second_adapter_is_named_before_the_first_plays(build_config, tmp_path):
+    config = build_config(before="none", after=str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match="has no adapter_config"):
+        play(config)
+    assert not (config.out / "before.jsonl").exists()
+
+
 def test_changed_dilemmas_are_played_again(build_config, tmp_path):
     rows = [
         {"id": f"d{n}", "tier": "everyday", "domain": "water", "dilemma": f"Well {n} is low.", "split": "test"}

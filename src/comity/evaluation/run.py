@@ -21,7 +21,7 @@ from comity.negotiation.protocol import start
 from comity.runs import negotiation_row, read_json, read_negotiations, write_json
 from comity.scenarios.load import fixed_scenarios, load_dilemmas, load_persona_pairs
 from comity.scenarios.rows import Row, write_rows
-from comity.training.policy import adapter_folder, attach_adapter, resolve_device
+from comity.training.policy import adapter_folder, attach_adapter, require_adapter, resolve_device
 from comity.types import Negotiation, Scenario
 
 OnProgress = Callable[[str, Sequence[Negotiation]], None]
@@ -39,6 +39,9 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
     scenarios = fixed_scenarios(
         load_dilemmas(config.dilemmas, config.split), load_persona_pairs(config.personas), config.scenarios
     )
+    for adapter in (config.before, config.after):
+        if adapter != "none":  # a mistyped second adapter shall not cost the dialogues of the first
+            require_adapter(adapter_folder(dataclasses.replace(config.model, adapter=adapter)))
     for name, adapter in (("before", config.before), ("after", config.after)):
         key = _side_key(config, adapter)
         if _is_played(config.out, name, key, len(scenarios) * config.samples):

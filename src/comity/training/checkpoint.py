@@ -32,7 +32,8 @@ def save_checkpoint(run: Path, step: int, model: PreTrainedModel, optimizer: Pol
     scratch = run / f".checkpoint-{step}.part"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    model.save_pretrained(scratch)
+    # Embeddings are never trained here; asking whether to save them looks the base model up on a hub.
+    model.save_pretrained(scratch, save_embedding_layers=False)
     (scratch / "README.md").unlink(missing_ok=True)
     save_file(_optimizer_tensors(optimizer), scratch / "optimizer.safetensors")
     write_json(scratch / "state.json", {"format": FORMAT, "step": step})

@@ -54,12 +54,17 @@ def adapter_folder(settings: ModelConfig) -> Path:
     return Path(settings.adapter)
 
 
-def attach_adapter(base: PreTrainedModel, folder: Path, trainable: bool = False) -> PreTrainedModel:
-    """Wrap a base model with the PEFT adapter in `folder`; raise ModelError when it does not fit."""
+def require_adapter(folder: Path) -> None:
+    """Raise ModelError unless the folder holds a PEFT adapter."""
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"adapter {folder} has no adapter_config.json: give a PEFT folder such as runs/demo/checkpoint-20"
         )
+
+
+def attach_adapter(base: PreTrainedModel, folder: Path, trainable: bool = False) -> PreTrainedModel:
+    """Wrap a base model with the PEFT adapter in `folder`; raise ModelError when it does not fit."""
+    require_adapter(folder)
     try:
         model: PreTrainedModel = PeftModel.from_pretrained(
             base, str(folder), is_trainable=trainable, autocast_adapter_dtype=False
