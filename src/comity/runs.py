@@ -23,7 +23,7 @@ from typing import Any
 from comity.errors import RunError
 from comity.negotiation.protocol import rounds_played
 from comity.scenarios.rows import Row, write_rows
-from comity.types import Judged, TurnSample
+from comity.types import Judged
 
 
 def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:
@@ -158,11 +158,6 @@ def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
         "heldout_score": judged.heldout_score,
         "advantage": advantage,
     }
-
-
-def count_trained_tokens(samples: Sequence[TurnSample]) -> int:
-    """Return how many tokens carry loss."""
-    return sum(int(sample.loss_mask.sum()) for sample in samples)
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:
