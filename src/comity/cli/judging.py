@@ -49,7 +49,7 @@ def run_calibrate(arguments: argparse.Namespace, console: Console) -> None:
 
 def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
     """Fit the warm-start adapter; raise ConfigError when the trainer's packages are not installed."""
-    for package in ("trl", "datasets"):
+    for package in ("accelerate",):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"warm-start needs {package}: run `pip install comity[warm-start]`")
     if not 0 < arguments.share <= 1:

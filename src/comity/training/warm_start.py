@@ -1,10 +1,12 @@
-"""Warm start: fine-tune a small model on demonstration dialogues with TRL's SFTTrainer.
+"""Warm start: fine-tune a small model on demonstration dialogues with transformers' Trainer.
 
 Each demonstrated message becomes one row with the prompt that the protocol would show its speaker, so training and
 play see the same text.
 """
 
 import random
+from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -71,9 +73,9 @@ def fit_warm_start(
     out: Path,
     model_name: str = "embedded",
     demonstrations: Path | None = None,
-    share: float = 0.5,
-    learning_rate: float = 5e-4,
-    epochs: float = 1.0,
+    share: float = 1.0,
+    learning_rate: float = 1e-3,
+    epochs: float = 2.0,
     seed: int = 0,
 ) -> None:
     """Fit a LoRA adapter on a share of the demonstrated messages and write it to `out` as a PEFT folder.
@@ -81,17 +83,17 @@ def fit_warm_start(
     Source of the recipe: supervised fine-tuning on replies only (loss on the completion).
     """
     import torch
-    from datasets import Dataset
     from peft import LoraConfig, get_peft_model
-    from trl import SFTConfig, SFTTrainer
+    from transformers import Trainer, TrainingArguments
 
     from comity.engines.models import load_model, load_tokenizer
+    from comity.training.masters import MasterAdamW
 
     rows = demonstration_rows(demonstrations or shipped_demonstrations(), NegotiationConfig())
     random.Random(seed).shuffle(rows)
-    rows = rows[: round(len(rows) * share)]
-    dataset = Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
-    settings = SFTConfig(
+    tokenizer = load_tokenizer(model_name)
+    examples = [_encode(row, tokenizer) for row in rows[: round(len(rows) * share)]]
+    settings = TrainingArguments(
         output_dir=str(out / "trainer"),
         learning_rate=learning_rate,
         num_train_epochs=epochs,
@@ -99,20 +101,61 @@ def fit_warm_start(
         gradient_accumulation_steps=2,
         lr_scheduler_type="cosine",
         warmup_steps=4,
-        max_length=1024,
-        completion_only_loss=True,
-        gradient_checkpointing=False,
-        bf16=False,
         train_sampling_strategy="group_by_length",
         use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
         save_strategy="no",
         logging_steps=5,
         report_to="none",
         seed=seed,
     )
-    adapter = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     # Adapters in the compute dtype: in float32 the casts around every layer cost more than the layers on a CPU.
     model = get_peft_model(load_model(model_name), adapter, autocast_adapter_dtype=False)
-    trainer = SFTTrainer(model=model, args=settings, train_dataset=dataset, processing_class=load_tokenizer(model_name))
+    trainer = Trainer(
+        model=model,
+        args=settings,
+        train_dataset=examples,
+        data_collator=partial(_collate, pad_id=tokenizer.pad_token_id),
+        compute_loss_func=_reply_loss,
+        optimizers=(MasterAdamW((p for p in model.parameters() if p.requires_grad), lr=learning_rate), None),
+    )
     trainer.train()
-    trainer.model.save_pretrained(out)
+    model.save_pretrained(out)
+
+
+def _encode(row: dict[str, Any], tokenizer: Any) -> dict[str, list[int]]:
+    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
+    reply_ids = tokenizer.encode(row["completion"][0]["content"], add_special_tokens=False)
+    reply_ids = [*reply_ids, tokenizer.eos_token_id]
+    return {"input_ids": prompt_ids + reply_ids, "labels": [-100] * len(prompt_ids) + reply_ids}
+
+
+def _collate(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, Any]:
+    # Padded on the left, so that all replies stand at the end and only their places need logits.
+    import torch
+
+    width = max(len(example["input_ids"]) for example in examples)
+    replies = max(sum(label != -100 for label in example["labels"]) for example in examples)
+
+    def pad(values: list[int], filler: int) -> list[int]:
+        return [filler] * (width - len(values)) + values
+
+    return {
+        "input_ids": torch.tensor([pad(example["input_ids"], pad_id) for example in examples]),
+        "attention_mask": torch.tensor([pad([1] * len(example["input_ids"]), 0) for example in examples]),
+        "labels": torch.tensor([pad(example["labels"], -100) for example in examples]),
+        "logits_to_keep": replies + 1,
+    }
+
+
+def _reply_loss(outputs: Any, labels_BT: Any, num_items_in_batch: Any = None) -> Any:
+    # The mean over the reply tokens of the whole optimiser step.
+    from torch.nn.functional import cross_entropy
+
+    logits_BKV = outputs.logits[:, :-1].float()
+    targets_BK = labels_BT[:, -logits_BKV.shape[1] :]
+    total = cross_entropy(logits_BKV.flatten(0, 1), targets_BK.flatten(), ignore_index=-100, reduction="sum")
+    return total / (num_items_in_batch if num_items_in_batch is not None else (targets_BK != -100).sum())
