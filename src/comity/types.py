@@ -31,11 +31,14 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A dilemma with the personas of the seats: one persona means a single-agent answer."""
+    """A dilemma with the personas of the seats: one persona means a single-agent answer.
+
+    `tier=None` for questions and cases that belong to none.
+    """
 
     id: str
     dilemma: str
-    tier: Tier
+    tier: Tier | None
     personas: tuple[Persona, ...]
     split: Split
     domain: str = ""
