@@ -88,7 +88,11 @@ class ModelAccess:
 async def _open_session(model: str, settings: AccessConfig, price: Price | None, run: str) -> "Session":
     from comity.access.provider import Provider
 
-    provider = Provider(model)
+    provider = Provider(model)  # says which package is missing, if one is
     from comity.access.session import Session
 
-    return Session(provider, ReplyStore(settings.cache), settings, price, run)
+    try:
+        return Session(provider, ReplyStore(settings.cache), settings, price, run)
+    except BaseException:
+        await provider.close()
+        raise

@@ -39,14 +39,13 @@ class ReplyStore:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
             # Transactions are opened by hand; another process may hold the file for a moment.
             self._database = sqlite3.connect(":memory:" if path == NOT_KEPT else path, timeout=60, isolation_level=None)
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, LAYOUT_VERSION):
-                raise RunError(f"access.cache {path} is of layout {version}, not {LAYOUT_VERSION}; name another file")
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")  # a commit is on the disk when it returns
-            self._database.executescript(_LAYOUT + f"PRAGMA user_version={LAYOUT_VERSION};")
         except (OSError, sqlite3.Error) as error:
             raise RunError(f"access.cache {path} cannot be opened ({error}); name another file") from error
+        try:
+            self._lay_out()
+        except sqlite3.Error as error:
+            self.close()
+            raise RunError(f"access.cache {path} is no file of replies ({error}); name another file") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -101,3 +100,11 @@ class ReplyStore:
             "GROUP BY run, account, model ORDER BY run, account, model"
         )
         return [Spend(*row) for row in self._database.execute(query, (run, run))]
+
+    def _lay_out(self) -> None:
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, LAYOUT_VERSION):
+            raise sqlite3.DatabaseError(f"layout {version}, not {LAYOUT_VERSION}")
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")  # a commit is on the disk when it returns
+        self._database.executescript(_LAYOUT + f"PRAGMA user_version={LAYOUT_VERSION};")
