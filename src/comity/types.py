@@ -16,7 +16,7 @@ Message = dict[str, str]
 
 Tier = Literal["professional", "interpersonal", "everyday"]
 Split = Literal["train", "dev", "test"]
-Target = Literal["seat_0", "seat_1", "summary", "agreement", "agency"]
+Target = Literal["seat_0", "seat_1", "summary", "agreement", "agency", "text"]
 Ending = Literal["agreed", "no_agreement", "answered", "failed"]
 Finish = Literal["stop", "length", "error"]
 
@@ -31,11 +31,14 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A dilemma with the personas of the seats: one persona means a single-agent answer."""
+    """A dilemma with the personas of the seats: one persona means a single-agent answer.
+
+    `tier=None` for questions and cases that belong to none.
+    """
 
     id: str
     dilemma: str
-    tier: Tier
+    tier: Tier | None
     personas: tuple[Persona, ...]
     split: Split
     domain: str = ""

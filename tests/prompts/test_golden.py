@@ -88,5 +88,6 @@ def test_each_template_is_shown_by_a_test_here():
              if path.name.endswith(".txt")}  # fmt: skip
     assert names == {
         "agency", "agency_head", "agreement", "agreement_head", "dilemma", "negotiator", "opening", "reply", "solo",
-        "summary", "summary_system",
+        "summary", "summary_system", "data_system", "data_dilemma", "data_persona_pair", "data_conflict_task",
+        "data_repair",
     }, "add a golden test for the new template"  # fmt: skip
