@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -48,9 +49,9 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
             continue
         model = load_adapted(config.model, adapter)
         engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
-        panel = build_panel(config.judges, engine, config.model)
         progress = None if on_progress is None else functools.partial(on_progress, name)
-        rows = play_scenarios(config, scenarios, engine, panel, progress)
+        with closing(build_panel(config.judges, engine, config.model, config.access, str(config.out))) as panel:
+            rows = play_scenarios(config, scenarios, engine, panel, progress)
         (config.out / f"{name}.settings.json").unlink(missing_ok=True)  # it belongs to the file replaced next
         write_rows(config.out / f"{name}.jsonl", rows)
         write_json(config.out / f"{name}.settings.json", key)
@@ -59,7 +60,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
 
 def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:
     # What the dialogues of one side depend on: the settings and the adapter's bytes.
-    ignored = ("before", "after", "out", "threads")
+    ignored = ("before", "after", "out", "threads", "access")
     settings = {key: value for key, value in to_plain(config).items() if key not in ignored}
     for name in ("dilemmas", "personas"):
         if settings[name] != "shipped":
