@@ -31,11 +31,14 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A dilemma with the personas of the seats: one persona means a single-agent answer."""
+    """A dilemma with the personas of the seats: one persona means a single-agent answer.
+
+    `tier=None` for questions and cases that belong to none.
+    """
 
     id: str
     dilemma: str
-    tier: Tier
+    tier: Tier | None
     personas: tuple[Persona, ...]
     split: Split
     domain: str = ""
@@ -186,10 +189,13 @@ class TurnSample:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its confidence interval over `n` scored units; `n_unscored` were left out."""
+    """A mean with its confidence interval over `n` scored units; `n_unscored` were left out.
 
-    mean: float
-    low: float
-    high: float
+    `mean` is None without any scored unit; `low` and `high` are None with fewer than two independent clusters.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
     n: int
     n_unscored: int = 0
