@@ -9,8 +9,9 @@ from comity.engines.models import EMBEDDED, load_model, load_tokenizer
 from comity.errors import ConfigError
 from comity.judges.embedded import build_agency_judge, build_agreement_judge, load_shipped_head
 from comity.judges.llm import llm_agency_judge, llm_agreement_judge
+from comity.judges.satisfaction import llm_satisfaction_judge
 from comity.negotiation.protocol import is_solo, latest_round
-from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, Verdict
+from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
 
 EMBEDDED_JUDGE = "comity/embedded"
 
@@ -23,6 +24,7 @@ class Panel:
     agency: AgencyJudge
     heldout_agreement: AgreementJudge | None = None
     heldout_agency: AgencyJudge | None = None
+    satisfaction: SatisfactionJudge | None = None
 
     def judge(self, negotiations: Sequence[Negotiation]) -> list[Judged]:
         """Score ended negotiations: the joint answer where there is one, 0 where they did not agree.
@@ -64,7 +66,7 @@ def build_panel(judges: JudgeConfig, engine: LocalEngine, model: ModelConfig) ->
     names = {judges.agreement, judges.agency}
     needs_base = EMBEDDED_JUDGE in names or judges.heldout
     base = engine if model.name == EMBEDDED or not needs_base else _plain_engine(EMBEDDED)
-    others = {name: _plain_engine(name) for name in sorted(names - {EMBEDDED_JUDGE})}
+    others = {name: _plain_engine(name) for name in sorted((names | {judges.satisfaction}) - {EMBEDDED_JUDGE, "none"})}
     limit = judges.copy_limit
 
     def agreement(which: str) -> AgreementJudge:
@@ -86,6 +88,11 @@ def build_panel(judges: JudgeConfig, engine: LocalEngine, model: ModelConfig) ->
         ),
         heldout_agreement=agreement("heldout") if judges.heldout else None,
         heldout_agency=agency("heldout") if judges.heldout else None,
+        satisfaction=(
+            None
+            if judges.satisfaction == "none"
+            else llm_satisfaction_judge(others[judges.satisfaction], judges.satisfaction)
+        ),
     )
 
 
