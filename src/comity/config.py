@@ -102,6 +102,10 @@ class JudgeConfig:
 
     agreement: str = "comity/embedded"
     agency: str = "comity/embedded"
+    satisfaction: str = "none"
+    """Who says in an evaluation how far the answer gives each side what it wants: none, or a model given prompts."""
+    preference: str = "none"
+    """Who says in a comparison of models which of two answers is better: none for their scores, or a model."""
     combine: Literal["mean", "median", "min"] = "median"
     """How the verdicts of several judges, with commas between their names, become one."""
     heldout: bool = True
@@ -197,17 +201,37 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Compare two checkpoints of one model on held-out scenarios, paired."""
+    """Compare several models on tasks (`models`), or two adapters on held-out scenarios (`before`, `after`), paired."""
 
+    models: tuple[str, ...] = ()
+    """NAME=ADAPTER of each model; an adapter is none (the base model), warm-start or a PEFT folder."""
+    tasks: str = "shipped"
+    """Conflict tasks for `models`: shipped, none, or a JSONL file: id, tier, domain, dilemma, persona_a, persona_b."""
+    open_ended: str = "none"
+    """Open-ended questions for `models`: shipped, none, or a JSONL file with rows id, question."""
+    transfer: str = "none"
+    """Cases for `models`: shipped, none, or a JSONL file with rows id, title, situation, stakeholders."""
+    runs: int = 3
+    """Dialogues per task and model with sampled decoding, each with its own seed; greedy decoding is played once."""
+    decoding: tuple[str, ...] = ("sampled",)
+    """greedy, sampled or both: how the models of `models` draw words."""
+    pairs: tuple[str, ...] = ()
+    """Cross-play, A:B for each pair: model A in seat 0 and model B in seat 1; each of `models` plays itself anyway."""
+    batch: int = 64
+    """Dialogues of `models` that are played and written down together."""
+    tie_margin: float = 0.25
+    """Two answers whose scores differ by at most this are a tie."""
     before: str = "none"
-    """The first adapter: none, warm-start or a PEFT folder."""
+    """Without `models`, the first adapter: none, warm-start or a PEFT folder."""
     after: str = "warm-start"
-    """The second adapter: none, warm-start or a PEFT folder."""
+    """Without `models`, the second adapter: none, warm-start or a PEFT folder."""
     out: Path = Path("runs/evaluation")
     split: Split = "test"
+    """The split of the scenarios of `before` and `after`."""
     scenarios: int = 64
+    """Scenarios of `before` and `after`."""
     samples: int = 2
-    """Dialogues per scenario, each with its own seed."""
+    """Dialogues of `before` and `after` per scenario, each with its own seed."""
     seed: int = 1
     dilemmas: str = "shipped"
     personas: str = "shipped"
@@ -218,7 +242,10 @@ class EvaluateConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0)
+        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0)
+        for decoding in self.decoding or ("nothing",):
+            if decoding not in ("greedy", "sampled"):
+                raise ConfigError(f"decoding has {decoding!r}: choose greedy, sampled or greedy,sampled")
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def build_parser(chosen: str) -> Parser:
     texts = {
         "train": (_train, "train a policy to negotiate"),
         "negotiate": (_negotiate, "play one dialogue live: comity negotiate DILEMMA --a GOAL --b GOAL"),
-        "evaluate": (_evaluate, "compare two adapters on held-out scenarios, paired"),
+        "evaluate": (_evaluate, "compare models on tasks, or two adapters on held-out scenarios, paired"),
         "demo": (_demo, "train, evaluate and report in one go"),
     }
     for name, (function, text) in texts.items():
@@ -149,6 +149,11 @@ def _negotiate(arguments: argparse.Namespace, config: NegotiateConfig, console: 
 def _evaluate(arguments: argparse.Namespace, config: EvaluateConfig, console: "Console") -> None:
     from comity.cli.progress import EvaluateProgress, print_comparison, print_line
 
+    if config.models:
+        from comity.cli.comparing import run_comparison
+
+        run_comparison(config, console)
+        return
     with EvaluateProgress(console) as progress:
         from comity.evaluation.run import evaluate
 

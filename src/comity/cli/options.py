@@ -91,10 +91,12 @@ def read_settings(kind: type[Settings], arguments: argparse.Namespace, unknown: 
 def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
     """Write each setting among the words as `--key=value`.
 
-    A bare `--flag` becomes `--flag=true`, `-` in keys becomes `_`, values may begin with a minus sign;
-    `--max-spend` is short for `--access.max_spend`.
+    A bare `--flag` becomes `--flag=true`, `-` in keys becomes `_`, values may begin with a minus sign, and `--max-spend`
+    is short for the table's `access.max_spend`. A setting of several words takes all that follow up to the next option:
+    `--models a=x b=y`.
     """
     flags = {option.key: option.hint is bool for option in all_options(kind)}
+    lists = {option.key for option in all_options(kind) if typing.get_origin(option.hint) is tuple}
     joined: list[str] = []
     rest = list(words)
     while rest:
@@ -109,7 +111,10 @@ def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
             follows = bool(rest) and rest[0].lower() in ("true", "false")
             joined.append(f"--{key}={rest.pop(0) if follows else 'true'}")
         elif rest and not rest[0].startswith("--"):
-            joined.append(f"--{key}={rest.pop(0)}")
+            values = [rest.pop(0)]
+            while key in lists and rest and not rest[0].startswith("--"):
+                values.append(rest.pop(0))
+            joined.append(f"--{key}={','.join(values)}")
         else:
             raise ConfigError(f"--{key} has no value: give --{key} VALUE")
     return joined

@@ -27,22 +27,42 @@ Ask = Callable[[Target, Sequence[str]], list[Reply]]
 
 def llm_agreement_judge(respond: Responder, name: str) -> AgreementJudge:
     """Return a judge of round endings; `agreed` and `score` are None when the reply has no verdict."""
-    return partial(_judge_agreement, partial(ask_responder, respond), name)
+    return prompted_agreement_judge(partial(ask_responder, respond), name)
 
 
 def llm_agency_judge(respond: Responder, name: str) -> AgencyJudge:
     """Return a judge of answers; `score` is None when the reply has no whole number from 0 to 5."""
-    return partial(_judge_agency, partial(ask_responder, respond), name)
+    return prompted_agency_judge(partial(ask_responder, respond), name)
 
 
-def external_agreement_judge(access: ModelAccess, reply_tokens: int) -> AgreementJudge:
-    """Return a judge of round endings behind an address; what brought no verdict is unscored and says why."""
-    return partial(_judge_agreement, partial(ask_access, access, reply_tokens), access.model)
+def prompted_agreement_judge(ask: Ask, name: str) -> AgreementJudge:
+    """Return a judge of round endings; a verdict that did not come is None and its text says why."""
+
+    def judge(endings: Sequence[RoundEnding]) -> list[Verdict]:
+        prompts = [
+            fill(
+                "agreement",
+                dilemma=ending.dilemma,
+                persona_a=ending.persona_a,
+                persona_b=ending.persona_b,
+                message_a=ending.message_a,
+                message_b=ending.message_b,
+            )
+            for ending in endings
+        ]
+        return [_read_agreement(name, reply) for reply in ask("agreement", prompts)]
+
+    return judge
 
 
-def external_agency_judge(access: ModelAccess, reply_tokens: int) -> AgencyJudge:
-    """Return a judge of answers behind an address; what brought no verdict is unscored and says why."""
-    return partial(_judge_agency, partial(ask_access, access, reply_tokens), access.model)
+def prompted_agency_judge(ask: Ask, name: str) -> AgencyJudge:
+    """Return a judge of answers; a score that did not come is None and its text says why."""
+
+    def judge(answers: Sequence[Answer]) -> list[Verdict]:
+        prompts = [fill("agency", dilemma=answer.dilemma, answer=answer.answer) for answer in answers]
+        return [_read_agency(name, reply) for reply in ask("agency", prompts)]
+
+    return judge
 
 
 def ask_responder(respond: Responder, target: Target, prompts: Sequence[str]) -> list[Reply]:
@@ -66,26 +86,6 @@ def ask_access(access: ModelAccess, reply_tokens: int, target: Target, prompts: 
 def _to_reply(completion: Completion) -> Reply:
     failed = completion.finish == "error"
     return Reply(None, "the reply never came") if failed else Reply(completion.text)
-
-
-def _judge_agreement(ask: Ask, name: str, endings: Sequence[RoundEnding]) -> list[Verdict]:
-    prompts = [
-        fill(
-            "agreement",
-            dilemma=ending.dilemma,
-            persona_a=ending.persona_a,
-            persona_b=ending.persona_b,
-            message_a=ending.message_a,
-            message_b=ending.message_b,
-        )
-        for ending in endings
-    ]
-    return [_read_agreement(name, reply) for reply in ask("agreement", prompts)]
-
-
-def _judge_agency(ask: Ask, name: str, answers: Sequence[Answer]) -> list[Verdict]:
-    prompts = [fill("agency", dilemma=answer.dilemma, answer=answer.answer) for answer in answers]
-    return [_read_agency(name, reply) for reply in ask("agency", prompts)]
 
 
 def _read_agreement(name: str, reply: Reply) -> Verdict:

@@ -12,6 +12,7 @@ local model. Several names with commas between them judge together, see `ensembl
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +24,10 @@ from comity.engines.models import EMBEDDED, load_model, load_tokenizer
 from comity.errors import ConfigError
 from comity.judges.embedded import EMBEDDED_JUDGE, build_agency_judge, build_agreement_judge, load_shipped_head
 from comity.judges.ensemble import combine_agency_judges, combine_agreement_judges
-from comity.judges.llm import external_agency_judge, external_agreement_judge, llm_agency_judge, llm_agreement_judge
-from comity.types import AgencyJudge, AgreementJudge
+from comity.judges.llm import Ask, ask_access, ask_responder, prompted_agency_judge, prompted_agreement_judge
+from comity.judges.preference import prompted_preference_judge
+from comity.judges.satisfaction import prompted_satisfaction_judge
+from comity.types import AgencyJudge, AgreementJudge, PreferenceJudge, SatisfactionJudge
 
 HUGGING_FACE = "hf/"
 Place = Literal["embedded", "local", "external"]
@@ -75,21 +78,32 @@ class JudgeSources:
         for access in self.external.values():
             access.close()
 
+    def build_satisfaction(self, name: str) -> SatisfactionJudge:
+        """Return the judge of how far an answer serves one side."""
+        return prompted_satisfaction_judge(self._ask(name, "satisfaction"), name)
+
+    def build_preference(self, name: str) -> PreferenceJudge:
+        """Return the judge of which of two answers is better."""
+        return prompted_preference_judge(self._ask(name, "preference"), name)
+
     def _agreement(self, name: str, head: Head) -> AgreementJudge:
-        if name in self.external:
-            return external_agreement_judge(self.external[name], self.settings.reply_tokens)
-        if name in self.local:
-            return llm_agreement_judge(self.local[name], name)
+        if name != EMBEDDED_JUDGE:
+            return prompted_agreement_judge(self._ask(name, "agreement"), name)
         assert self.base is not None
         return build_agreement_judge(self.base, load_shipped_head("agreement", head), self.settings.copy_limit)
 
     def _agency(self, name: str, head: Head) -> AgencyJudge:
-        if name in self.external:
-            return external_agency_judge(self.external[name], self.settings.reply_tokens)
-        if name in self.local:
-            return llm_agency_judge(self.local[name], name)
+        if name != EMBEDDED_JUDGE:
+            return prompted_agency_judge(self._ask(name, "agency"), name)
         assert self.base is not None
         return build_agency_judge(self.base, load_shipped_head("agency", head), self.settings.copy_limit)
+
+    def _ask(self, name: str, setting: str) -> Ask:
+        if name in self.external:
+            return partial(ask_access, self.external[name], self.settings.reply_tokens)
+        if name not in self.local:
+            raise ConfigError(f"judges.{setting} is {name!r}, which answers no prompts: name a model")
+        return partial(ask_responder, self.local[name])
 
 
 def open_sources(

@@ -10,7 +10,7 @@ from comity.engines.models import EMBEDDED
 from comity.judges.embedded import EMBEDDED_JUDGE
 from comity.judges.named import JudgeSources, open_sources, split_names
 from comity.negotiation.protocol import is_solo, latest_round
-from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, Verdict
+from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
 
 SHIPPED_ACCESS = AccessConfig()
 
@@ -23,6 +23,7 @@ class Panel:
     agency: AgencyJudge
     heldout_agreement: AgreementJudge | None = None
     heldout_agency: AgencyJudge | None = None
+    satisfaction: SatisfactionJudge | None = None
     sources: JudgeSources | None = None
     """What the judges are made of; closed with the panel."""
 
@@ -85,12 +86,14 @@ def build_panel(
     """
     names = {*split_names(judges.agreement), *split_names(judges.agency)}
     names |= {EMBEDDED_JUDGE} if judges.heldout else set()
+    names |= {judges.satisfaction} - {"none"}
     sources = open_sources(names, judges, engine if model.name == EMBEDDED else None, access, run)
     return Panel(
         agreement=sources.build_agreement(judges.agreement),
         agency=sources.build_agency(judges.agency),
         heldout_agreement=sources.build_agreement(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
         heldout_agency=sources.build_agency(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
+        satisfaction=None if judges.satisfaction == "none" else sources.build_satisfaction(judges.satisfaction),
         sources=sources,
     )
 

@@ -61,6 +61,11 @@ def parse_agency(reply: str) -> tuple[float | None, str]:
     return (float(first) if re.fullmatch(r"[0-5]", first) else None), reason
 
 
+def parse_satisfaction(reply: str) -> tuple[float | None, str]:
+    """Read a whole number from 0 to 5 from the first line; None when it is anything else."""
+    return parse_agency(reply)
+
+
 def _split_reply(reply: str) -> tuple[str, str]:
     lines = reply.strip().splitlines() or [""]
     return lines[0].strip(), (lines[1].strip() if len(lines) > 1 else "")
