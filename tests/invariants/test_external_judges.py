@@ -118,7 +118,7 @@ def test_a_step_without_verdicts_is_not_taken(tmp_path, tiny_folder, monkeypatch
         assert main(words(tiny_folder, run, 3)) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "step 3: 8 of 8 rollouts have no verdict (mostly: rate limit)" in error
+        assert "8 of 8 rollouts of step 3 have no verdict (mostly: rate limit)" in error
         assert "--resume" in error
         # The state before that step is kept, although nothing was due to be saved.
         assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-2"]

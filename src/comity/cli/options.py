@@ -91,9 +91,8 @@ def read_settings(kind: type[Settings], arguments: argparse.Namespace, unknown: 
 def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
     """Write each setting among the words as `--key=value`.
 
-    A bare `--flag` becomes `--flag=true`, `-` in keys becomes `_`, values may begin with a minus sign, and `--max-spend`
-    is short for the table's `access.max_spend`. A setting of several words takes all that follow up to the next option:
-    `--models a=x b=y`.
+    A bare `--flag` becomes `--flag=true`, `-` in keys becomes `_`, and values may begin with a minus sign. A setting of
+    several words takes all that follow up to the next option: `--models a=x b=y`. `--max-spend` needs no table before.
     """
     flags = {option.key: option.hint is bool for option in all_options(kind)}
     lists = {option.key for option in all_options(kind) if typing.get_origin(option.hint) is tuple}

@@ -13,11 +13,11 @@ def require_verdicts(judged: Sequence[Judged], step: int, limit: float) -> None:
     unscored = [item for item in judged if item.reward is None]
     if len(unscored) <= limit * len(judged):
         return
-    reasons = Counter(_find_reason(item) for item in unscored).most_common(1)
+    ((reason, _),) = Counter(_find_reason(item) for item in unscored).most_common(1)
+    kept = f" and checkpoint-{step - 1} is kept" if step > 1 else ""
     raise JudgeError(
-        f"step {step}: {len(unscored)} of {len(judged)} rollouts have no verdict (mostly: {reasons[0][0]}), more than "
-        f"judges.max_unscored_share {limit}; the step was not taken and step {step - 1} is kept: mend the judge, then "
-        f"run the same command with --resume"
+        f"judges.max_unscored_share is {limit}, but {len(unscored)} of {len(judged)} rollouts of step {step} have no "
+        f"verdict (mostly: {reason}); the step was not taken{kept}: mend the judge and run the same command with --resume"
     )
 
 
