@@ -7,6 +7,7 @@ the gradient of its own words.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 from comity.config import TrainConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
+from comity.errors import ComityError
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -38,6 +40,7 @@ from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.samples import make_samples
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
+from comity.training.verdicts import require_verdicts, summarize_spend
 from comity.types import Judged, Negotiation
 
 P = ParamSpec("P")
@@ -69,8 +72,9 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     dilemmas, pairs = load_dilemmas(config.dilemmas, "train"), load_persona_pairs(config.personas)
     # The run directory comes last: a mistyped model leaves nothing behind.
     session = open_session(config, dilemmas, pairs)
-    create_run(config.run, to_plain(config), config.resume)
-    run_steps(session, on_step, on_progress)
+    with closing(session.panel):
+        create_run(config.run, to_plain(config), config.resume)
+        run_steps(session, on_step, on_progress)
     return session
 
 
@@ -84,7 +88,13 @@ def run_steps(session: Session, on_step: OnStep | None = None, on_progress: OnPr
     truncate_run(config.run, done)
     trackers = open_trackers(config)
     for step in range(done + 1, config.optimization.steps + 1):
-        metrics = train_step(session, step, on_progress)
+        try:
+            metrics = train_step(session, step, on_progress)
+        except ComityError:
+            # A step that cannot be judged or paid for was not taken: what was learned before it is kept.
+            if step - 1 > done:
+                save_checkpoint(config.run, step - 1, session.model, session.optimizer, config.keep_checkpoints)
+            raise
         append_metrics(config.run, metrics)
         for track in trackers:
             track(step, metrics)
@@ -98,7 +108,7 @@ def open_session(config: TrainConfig, dilemmas: Sequence[Row], pairs: Sequence[R
     """Load the policy, its engine, the judges and the optimiser."""
     model = load_policy(config.model)
     engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
-    panel = build_panel(config.judges, engine, config.model)
+    panel = build_panel(config.judges, engine, config.model, config.access, str(config.run))
     optimizer = PolicyOptimizer.create(model, config.optimization)
     return Session(config, model, engine, panel, optimizer, dilemmas, pairs)
 
@@ -109,9 +119,11 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     settings = config.optimization
     session.engine.policy_version = step - 1
     clock = _Clock()
+    spent = session.panel.read_spend()
     played = _play_groups(session, step, clock, on_progress)
     with clock.measure("judge"):
         judged = session.panel.judge(played)
+    require_verdicts(judged, step, config.judges.max_unscored_share)
     rewards_SG = np.array(
         [np.nan if item.reward is None else item.reward for item in judged], dtype=np.float64
     ).reshape(settings.scenarios_per_step, settings.group_size)
@@ -123,6 +135,8 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     write_negotiations(config.run, step, rows)
     metrics = {"step": float(step), **summarize_rewards(judged, rewards_SG, advantages_SG)}
     metrics |= {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
+    if session.panel.costs_money:
+        metrics |= summarize_spend(spent, session.panel.read_spend())
     return metrics | update | clock.metrics()
 
 
