@@ -145,7 +145,11 @@ def read_whole_rows(path: Path) -> list[Row]:
     if len(whole) < len(data):
         with open(path, "r+b") as stream:
             stream.truncate(len(whole))
-    return [_parse(path, number, line) for number, line in enumerate(whole.decode("utf-8").split("\n"), 1) if line]
+    return [
+        parse_row(f"{path}, line {number}", line)
+        for number, line in enumerate(whole.decode("utf-8").split("\n"), 1)
+        if line
+    ]
 
 
 _words: dict[type, str] = {
