@@ -155,8 +155,8 @@ def test_help_and_version_load_no_tensor_library(tmp_path):
         "        main(words)\n"
         "    except SystemExit as stop:\n"
         "        assert stop.code == 0\n"
-        "heavy = ('torch', 'transformers', 'peft', 'sklearn', 'scipy', 'matplotlib', 'jinja2', 'datasketch')\n"
-        "heavy += ('inspect_ai',)\n"
+        "heavy = ('torch', 'transformers', 'peft', 'sklearn', 'scipy', 'matplotlib', 'jinja2', 'datasketch',\n"
+        "         'inspect_ai')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run(
