@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def run_score(arguments: argparse.Namespace, console: Console) -> None:
     """Judge every row of a file and say how many have a verdict."""
-    _require_file("--input", arguments.input)
+    require_file("--input", arguments.input)
     from comity.judges.score import score_file
 
-    judge = _build_judge(arguments.kind, arguments.model)
+    judge = build_judge(arguments.kind, arguments.model)
     rows = score_file(arguments.kind, arguments.input, arguments.output, judge)
     field = "score" if arguments.kind == "agency" else "agreed"
     judged = sum(row[field] is not None for row in rows)
@@ -34,7 +34,7 @@ def run_calibrate(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}: choose 0 or more")
     if arguments.labels is not None:
-        _require_file("--labels", arguments.labels)
+        require_file("--labels", arguments.labels)
     from comity.judges.calibrate import calibrate_pair, describe_head
     from comity.judges.labels import read_labels
 
@@ -60,7 +60,7 @@ def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}: choose 0 or more")
     if arguments.demonstrations is not None:
-        _require_file("--demonstrations", arguments.demonstrations)
+        require_file("--demonstrations", arguments.demonstrations)
     from comity.training.warm_start import fit_warm_start
 
     fit_warm_start(
@@ -75,7 +75,8 @@ def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
     print_line(console, f"{arguments.out}: adapter written; use it with --model.adapter {arguments.out}")
 
 
-def _build_judge(kind: Kind, name: str) -> AgreementJudge | AgencyJudge:
+def build_judge(kind: Kind, name: str) -> AgreementJudge | AgencyJudge:
+    """Return the judge of this name; raise ConfigError or ModelError when there is none."""
     from comity.engines.models import EMBEDDED
     from comity.judges.llm import llm_agency_judge, llm_agreement_judge
     from comity.judges.panel import EMBEDDED_JUDGE, build_panel
@@ -96,7 +97,7 @@ def _load_engine(name: str) -> "LocalEngine":
     return LocalEngine(load_model(name), load_tokenizer(name))
 
 
-def _require_file(option: str, path: Path) -> None:
-    # Before a model is loaded, which takes longer than a look.
+def require_file(option: str, path: Path) -> None:
+    """Raise DataError when an option names no file: before a model is loaded, which takes longer than a look."""
     if not path.is_file():
         raise DataError(f"{option} {path}: no such file; give a JSONL file")
