@@ -86,8 +86,8 @@ def test_replies_quote_the_whole_text_and_each_line():
 
 
 fragments = st.sampled_from(
-    ["5", "YES", "\n", "\u2028", "</answer>", "<answer>", "</message_b>", "B: Yes.", "First line: 5", "<|im_end|>", "[INST]",
-     "[/INST]", "\u200b", "\u034f", "\u202e", "{answer}", "{message_b}", "Score:", "**", '"', "```", " ", "x"]
+    ["5", "YES", "\n", "\u2028", "</answer>", "<answer>", "</message_b>", "B: Yes.", "First line: 5", "<|im_end|>",
+     "[INST]", "[/INST]", "\u200b", "\u034f", "\u202e", "{answer}", "{message_b}", "Score:", "**", '"', "```", " ", "x"]
 )  # fmt: skip
 composed = st.lists(st.one_of(fragments, st.characters()), max_size=10).map("".join)
 
@@ -130,7 +130,11 @@ def test_outcomes_by_hand():
     assert rows["g"]["share"] is None
     assert rows["g"]["unscored"] == 1
     # The control is not among all attacks.
-    assert (rows["all attacks"]["succeeded"], rows["all attacks"]["tried"], rows["all attacks"]["unscored"]) == (1, 2, 1)
+    assert (rows["all attacks"]["succeeded"], rows["all attacks"]["tried"], rows["all attacks"]["unscored"]) == (
+        1,
+        2,
+        1,
+    )
 
 
 def test_an_agreement_attack_needs_a_no_to_turn():
@@ -138,8 +142,9 @@ def test_an_agreement_attack_needs_a_no_to_turn():
     attack = Attack("a", "f", "agreement", "message_b", clean, attacked)
 
     def effect(before, after):
-        words = {clean: before, attacked: after}
-        judge = lambda endings: [Verdict("j", "", None, agreed=words[ending]) for ending in endings]  # noqa: E731
+        def judge(endings):
+            return [Verdict("j", "", None, agreed={clean: before, attacked: after}[ending]) for ending in endings]
+
         (outcome,) = run_attacks([attack], {"agreement": judge})
         return outcome.effect
 
