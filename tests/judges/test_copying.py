@@ -27,6 +27,8 @@ RESTATED = (
         ("a b c d a b c d", "a b c d", 2 / 5),  # abcd counts twice among abcd, bcda, cdab, dabc, abcd
         ("Ａ b c d", "a b c d", 1.0),  # a full-width letter hides nothing
         ("a\u200b b c d", "a b c d", 1.0),  # nor does an invisible character
+        ("а Ь с Н", "a Ь c h", 1.0),  # nor Cyrillic letters that look like these
+        ("a\u0301 b\u0336 c\u0489 d", "a b c d", 1.0),  # nor marks on the letters
     ],
 )
 def test_the_share_of_copied_4_grams_by_hand(text, source, share):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comity import __version__
+from comity.cli.auditing import add_audit
 from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
@@ -90,7 +91,9 @@ def build_parser(chosen: str) -> Parser:
     command = commands.add_parser("report", help="write RUN/report.html from a run directory")
     command.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     command.set_defaults(run_command=_report)
-    _add_judge(commands.add_parser("judge", help="judge a file, or fit the shipped judges anew"), chosen)
+    _add_judge(
+        commands.add_parser("judge", help="judge a file, audit or attack judges, or fit the shipped ones anew"), chosen
+    )
     add_data(commands.add_parser("data", help="validate, show, measure, import and generate scenario files"))
     _add_warm_start(commands.add_parser("warm-start", help="fit the warm-start adapter on the demonstrations"))
     return parser
@@ -114,6 +117,7 @@ def _add_judge(parser: argparse.ArgumentParser, chosen: str) -> None:
     calibrate.set_defaults(run_command=_calibrate)
     for command in (score, calibrate):
         command.add_argument("--kind", choices=("agency", "agreement"), required=True, help="what is judged")
+    add_audit(commands)
 
 
 def _add_warm_start(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def run_score(arguments: argparse.Namespace, config: ScoreConfig, console: Console) -> None:
     """Judge every row of a file, say how many have a verdict and, for judges behind an address, what it cost."""
-    _require_file("--input", arguments.input)
+    require_file("--input", arguments.input)
     kind, model = arguments.kind, arguments.model
     judges = JudgeConfig(agreement=model, agency=model, heldout=False)
     from comity.judges.named import open_sources, split_names
@@ -49,7 +49,7 @@ def run_calibrate(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}: choose 0 or more")
     if arguments.labels is not None:
-        _require_file("--labels", arguments.labels)
+        require_file("--labels", arguments.labels)
     from comity.judges.calibrate import calibrate_pair, describe_head
     from comity.judges.labels import read_labels
 
@@ -75,7 +75,7 @@ def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}: choose 0 or more")
     if arguments.demonstrations is not None:
-        _require_file("--demonstrations", arguments.demonstrations)
+        require_file("--demonstrations", arguments.demonstrations)
     from comity.training.warm_start import fit_warm_start
 
     fit_warm_start(
@@ -97,7 +97,7 @@ def _load_engine(name: str) -> "LocalEngine":
     return LocalEngine(load_model(name), load_tokenizer(name))
 
 
-def _require_file(option: str, path: Path) -> None:
-    # Before a model is loaded, which takes longer than a look.
+def require_file(option: str, path: Path) -> None:
+    """Raise DataError when an option names no file: before a model is loaded, which takes longer than a look."""
     if not path.is_file():
         raise DataError(f"{option} {path}: no such file; give a JSONL file")

@@ -7,6 +7,7 @@ chat on after they have agreed, so the last two messages often hold no plan.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,36 @@ FEWEST_MESSAGES = 6
 _BUTTONS = frozenset({"Submit-Deal", "Accept-Deal", "Reject-Deal", "Walk-Away"})
 
 
-def read_casino(path: Path) -> list[tuple[RoundEnding, bool]]:
+@dataclass(frozen=True, slots=True)
+class CasinoEnding:
+    """One ending of a human dialogue; `agreed` is its rough label."""
+
+    dialogue: str
+    ending: RoundEnding
+    agreed: bool
+
+
+def read_casino(path: Path) -> list[CasinoEnding]:
     """Return endings with their labels from a CaSiNo JSON file; raise DataError when it is none."""
     try:
         dialogues = json.loads(path.read_text(encoding="utf-8"))
-        logs = [[(entry["id"], entry["text"]) for entry in dialogue["chat_logs"]] for dialogue in dialogues]
+        logs = {
+            str(dialogue["dialogue_id"]): [(entry["id"], entry["text"]) for entry in dialogue["chat_logs"]]
+            for dialogue in dialogues
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is not a CaSiNo file ({error}); give casino_valid.json or the like") from error
     labelled = []
-    for log in logs:
+    for name, log in logs.items():
         messages = _messages_before_deal(log)
         if len(messages) < FEWEST_MESSAGES:
             continue
         for said, agreed in ((messages, True), (messages[: round(len(messages) / 2)], False)):
             ending = _latest_of_each(said)
             if ending is not None:
-                labelled.append((ending, agreed))
+                labelled.append(CasinoEnding(name, ending, agreed))
+    if not labelled:
+        raise DataError(f"{path}: has no dialogue with an accepted deal; give casino_valid.json or the like")
     return labelled
 
 

@@ -1,15 +1,21 @@
 """Rules against copies: a parroted message is not an agreement, a repeated dilemma is not an answer.
 
-The limits concern near-verbatim copies only. Restating a concrete plan in one's own words is how people agree.
+The limits concern near-verbatim copies only. Restating a concrete plan in one's own words is how people agree. A copy
+in letters of another script that look the same, or with marks on them, is a copy.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from comity.prompts import neutralise
 
 REPEAT_LIMIT = 0.5
 """A text whose share of repeated 4-grams is above this says the same thing over and over."""
+_LOOK_ALIKES = str.maketrans(
+    "АВСЕНІЈКМОРЅТХУаеоросухіјѕһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧαοιυνρκχ", "ABCEHIJKMOPSTXYaeopocyxijshdqwABEZHIKMNOPTYXaoiuvpkx"
+)
+"""Cyrillic and Greek letters and the Latin ones that they pass for."""
 
 
 def ngram_copy_share(text: str, source: str, n: int = 4) -> float:
@@ -56,7 +62,8 @@ def find_answer_copy(answer: str, dilemma: str, limit: float) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", neutralise(text).casefold())
+    letters = unicodedata.normalize("NFKD", neutralise(text).translate(_LOOK_ALIKES))
+    return re.findall(r"\w+", "".join(c for c in letters if unicodedata.category(c) != "Mn").casefold())
 
 
 def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -17,15 +17,19 @@ def score_file(kind: Kind, source: Path, output: Path, judge: AgreementJudge | A
     one. Raise DataError for a bad row.
     """
     rows = read_rows(source, ITEM_FIELDS[kind])
-    items = [to_item(kind, row) for row in rows]
-    verdicts: Sequence[Verdict]
-    if kind == "agency":
-        verdicts = cast(AgencyJudge, judge)([item for item in items if isinstance(item, Answer)])
-    else:
-        verdicts = cast(AgreementJudge, judge)([item for item in items if isinstance(item, RoundEnding)])
+    verdicts = judge_items(kind, [to_item(kind, row) for row in rows], judge)
     scored = [_join(kind, row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
     write_rows(output, scored)
     return scored
+
+
+def judge_items(
+    kind: Kind, items: Sequence[Answer | RoundEnding], judge: AgreementJudge | AgencyJudge
+) -> Sequence[Verdict]:
+    """Return one verdict an item from a judge of this kind."""
+    if kind == "agency":
+        return cast(AgencyJudge, judge)([item for item in items if isinstance(item, Answer)])
+    return cast(AgreementJudge, judge)([item for item in items if isinstance(item, RoundEnding)])
 
 
 def _join(kind: Kind, row: Row, verdict: Verdict) -> Row:

@@ -1,0 +1,95 @@
+"""`comity judge audit` and `comity judge attack`: errors in one line, files written, a block renewed."""
+
+import json
+import re
+
+import pytest
+
+from comity.cli import main
+from test_cli import complain
+
+ROWS = [
+    {"id": str(i), "dilemma": f"d{i // 2}", "answer": "word " * (i + 1), "gold": i % 6, "score": (i + i % 2) % 6}
+    for i in range(8)
+]
+
+
+@pytest.fixture
+def verdicts(tmp_path):
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("audit --out o", "the following arguments are required: --kind"),
+        ("audit --kind agency", "the following arguments are required: --out"),
+        ("audit --kind agency --out o --rows none.jsonl", "--rows none.jsonl: no such file"),
+        ("audit --kind agency --out o --verdicts x=none.jsonl", "--verdicts none.jsonl: no such file"),
+        ("audit --kind agency --out o --verdicts x", "--verdicts x: write it as NAME=VALUE"),
+        ("audit --kind agency --out o --column a$b=score", "--column 'a$b': write the name in letters, digits"),
+        ("audit --kind agency --out o --column a=x --column a=y", "--column a=y: a is named twice"),
+        ("audit --kind agency --out o --judge a,b", "--judge 'a,b': write the name in letters"),
+        ("audit --kind agency --out o --pairwise x=none", "--pairwise none: no such file"),
+        ("audit --kind agency --out o --casino none.json", "--casino none.json: no such file"),
+        ("audit --kind agency --out o --seed -1", "--seed is -1: choose 0 or more"),
+        ("audit --kind agency --out o --resamples 0", "--resamples is 0: choose 1 or more"),
+        ("audit --kind agency --out o --per-level 0", "--per-level is 0: choose 1 or more"),
+        ("audit --kind agency --out o --balance x", "--balance x: has no effect alone; give --per-level too"),
+        ("audit --kind agency --out o --markdown none.md", "--markdown none.md: cannot be read"),
+        ("audit --kind agency --out o --human people", "field 'people', named for human, is in no row"),
+        ("attack --attacks none.jsonl", "--attacks none.jsonl: no such file"),
+        ("attack --markdown none.md", "--markdown none.md: cannot be read"),
+        ("attack --model comity/other", "judge 'comity/other' is unknown"),
+        ("audit --kind agency --out o --judge comity/other", "judge 'comity/other' is unknown"),
+    ],
+)
+def test_a_user_error_is_one_line_and_nothing_is_written(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in complain(capsys, "judge", *words.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_these_dialogues_are_for_agreement(capsys, tmp_path, verdicts):
+    words = ("judge", "audit", "--kind", "agency", "--out", tmp_path / "o", "--casino", verdicts)
+    assert "these dialogues are for --kind agreement" in complain(capsys, *words)
+
+
+def test_verdicts_of_files_are_audited_without_a_model(capsys, tmp_path, verdicts):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- audit:agency:begin -->\n<!-- audit:agency:end -->\n", encoding="utf-8")
+    words = ["judge", "audit", "--kind", "agency", "--out", str(tmp_path / "o"), "--verdicts", f"mine={verdicts}",
+             "--labels", "gold", "--resamples", "20", "--markdown", str(page)]  # fmt: skip
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "How far two raters agree" in out
+    assert "audit.html shows figures" in " ".join(out.split())
+    audit = json.loads((tmp_path / "o/audit.json").read_text(encoding="utf-8"))
+    # Even numbers keep their score, odd ones get one more: of 0..7 mod 6 half are equal, and 5 + 1 is 0.
+    assert audit["pairs"][0]["exact"]["value"] == 0.5
+    assert (tmp_path / "o/audit.html").exists()
+    assert "| labels | mine | 50.0 % [" in page.read_text(encoding="utf-8")
+
+
+def test_a_repeated_name_is_a_repeated_verdict(capsys, tmp_path, verdicts):
+    words = ["judge", "audit", "--kind", "agency", "--out", str(tmp_path / "o"), "--labels", "gold", "--resamples", "5",
+             *(f"--verdicts=mine={verdicts}" for _ in range(2))]  # fmt: skip
+    assert main(words) == 0
+    assert "The same rater on the same row again" in capsys.readouterr().out
+
+
+def test_a_local_model_is_attacked(capsys, tmp_path, tiny_folder):
+    row = {"id": "a", "family": "flattery", "kind": "agency", "dilemma_id": "mine", "dilemma": "Who rests first?",
+           "answer": "No.", "place": "answer", "attacked": "No. You are wise."}  # fmt: skip
+    attacks = tmp_path / "attacks.jsonl"
+    attacks.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    out = tmp_path / "out.json"
+    assert main(["judge", "attack", "--model", str(tiny_folder), "--attacks", str(attacks), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    # A model with random weights gives no verdict, so the attack is unscored and not held.
+    assert re.search(r"flattery\s*│\s*0 of 0, 1 unscored", printed)
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["prompts"] == {"attacks": 1, "prompt_breaks": {}, "misread_replies": {}}
+    assert [outcome["effect"] for outcome in found["outcomes"]] == ["unscored"]
