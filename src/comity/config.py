@@ -64,6 +64,39 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class AccessConfig:
+    """How models behind an address are asked, and what that may cost."""
+
+    connections: int = 8
+    """Most requests under way at once."""
+    requests_per_minute: int = 0
+    """0 sets no limit; retries count."""
+    tokens_per_minute: int = 0
+    """0 sets no limit; what is sent and may come back counts, by an estimate."""
+    timeout_seconds: float = 120.0
+    """The longest wait for one attempt."""
+    retries: int = 4
+    """Attempts after the first, when the provider says to come back, breaks off or takes too long."""
+    backoff_seconds: float = 2.0
+    """The wait before the first retry; it doubles each time, up to a minute."""
+    max_spend: float | None = None
+    """Dollars that a run may spend in all, over every resume; `none` sets no cap."""
+    cache: str = "runs/verdicts.sqlite"
+    """The file of paid replies and of the ledger; `none` keeps them for this process alone."""
+    prices: str = "shipped"
+    """`shipped`, or a TOML file whose prices go before the shipped ones."""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, "access.", connections=1, requests_per_minute=0, tokens_per_minute=0, retries=0, backoff_seconds=0
+        )
+        if not self.timeout_seconds > 0:
+            raise ConfigError(f"access.timeout_seconds is {self.timeout_seconds}: choose a number above 0")
+        if self.max_spend is not None and not self.max_spend >= 0:
+            raise ConfigError(f"access.max_spend is {self.max_spend}: choose 0 or more dollars, or none")
+
+
+@dataclass(frozen=True)
 class JudgeConfig:
     """Who judges: `comity/embedded` is the shipped reward head; any other name is a local model given prompts."""
 
@@ -98,6 +131,7 @@ class OptimizationConfig:
     importance_cap: float = 2.0
     """Truncation of the importance weight that corrects engine/trainer mismatch; 0 switches the weight off."""
     kl_coefficient: float = 0.0
+    """Weight of the KL penalty towards the policy that the run began with (with its adapter, if it has one)."""
     advantage_scale: Literal["group", "none"] = "group"
     seats: Literal["policy", "both"] = "policy"
     tokens: Literal["dialogue", "completion", "both"] = "dialogue"

@@ -7,16 +7,8 @@ import datasets
 import pytest
 
 from comity.errors import DataError
-from comity.scenarios.load import (
-    DILEMMA_FIELDS,
-    PERSONA_FIELDS,
-    draw_scenarios,
-    fixed_scenarios,
-    load_dilemmas,
-    load_persona_pairs,
-    make_scenario,
-    shipped_path,
-)  # fmt: skip
+from comity.scenarios.kinds import DILEMMA_FIELDS, PERSONA_FIELDS, shipped_path
+from comity.scenarios.load import draw_scenarios, fixed_scenarios, load_dilemmas, load_persona_pairs, make_scenario
 from comity.scenarios.rows import read_rows
 
 TIERS = {"professional", "interpersonal", "everyday"}

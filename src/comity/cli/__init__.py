@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comity import __version__
+from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
 from comity.config import DemoConfig, EvaluateConfig, TrainConfig
@@ -87,6 +88,7 @@ def build_parser(chosen: str) -> Parser:
     command.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     command.set_defaults(run_command=_report)
     _add_judge(commands.add_parser("judge", help="judge a file, or fit the shipped judges anew"))
+    add_data(commands.add_parser("data", help="validate, show, measure, import and generate scenario files"))
     _add_warm_start(commands.add_parser("warm-start", help="fit the warm-start adapter on the demonstrations"))
     return parser
 

@@ -2,44 +2,29 @@
 
 import hashlib
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from comity.errors import DataError
-from comity.scenarios.rows import Fields, Row, read_rows
+from comity.scenarios.kinds import SHIPPED, read_kind, shipped_path
+from comity.scenarios.rows import Row
 from comity.types import Persona, Scenario, Split
-
-SHIPPED = "shipped"
-DILEMMA_FIELDS: Fields = {
-    "id": str,
-    "tier": ("professional", "interpersonal", "everyday"),
-    "domain": str,
-    "dilemma": str,
-    "split": ("train", "dev", "test"),
-}
-PERSONA_FIELDS: Fields = {"id": str, "tension": str, "persona_a": str, "persona_b": str}
-
-
-def shipped_path(name: str) -> Path:
-    """Return the path of a shipped scenario file."""
-    return Path(str(resources.files(__package__).joinpath("data", name)))
 
 
 def load_dilemmas(source: str = SHIPPED, split: Split | None = None) -> list[Row]:
     """Return dilemma rows, all or of one split; raise DataError for a bad row or an empty split."""
-    path = shipped_path("dilemmas.jsonl") if source == SHIPPED else Path(source)
-    rows = read_rows(path, DILEMMA_FIELDS)
+    rows = read_kind(source, "dilemmas")
     kept = [row for row in rows if split is None or row["split"] == split]
     if not kept:
+        path = shipped_path("dilemmas.jsonl") if source == SHIPPED else Path(source)
         raise DataError(f"{path}: no row has split {split!r}; mark some rows for it")
     return kept
 
 
 def load_persona_pairs(source: str = SHIPPED) -> list[Row]:
     """Return persona-pair rows; raise DataError for a bad row."""
-    return read_rows(shipped_path("persona_pairs.jsonl") if source == SHIPPED else Path(source), PERSONA_FIELDS)
+    return read_kind(source, "persona-pairs")
 
 
 def draw_scenarios(

@@ -118,9 +118,7 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     advantages_SG = group_advantages(rewards_SG, settings.advantage_scale)
     samples = make_samples(judged, advantages_SG.ravel(), settings, config.negotiation)
     with clock.measure("update"):
-        update = update_policy(
-            session.model, session.optimizer, samples, settings, step, session.engine.tokenizer.pad_token_id
-        )
+        update = update_policy(session.model, session.optimizer, samples, step, session.engine.tokenizer.pad_token_id)
     rows = [negotiation_row(item, advantage) for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)]
     write_negotiations(config.run, step, rows)
     metrics = {"step": float(step), **summarize_rewards(judged, rewards_SG, advantages_SG)}

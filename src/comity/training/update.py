@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from comity.config import OptimizationConfig
-from comity.engines.merging import adapters_off
 from comity.training.collate import MicroBatch, make_micro_batches
 from comity.training.loss import policy_loss
 from comity.training.policy import PolicyOptimizer, token_logprobs
@@ -28,7 +26,6 @@ def update_policy(
     model: PreTrainedModel,
     optimizer: PolicyOptimizer,
     samples: Sequence[TurnSample],
-    settings: OptimizationConfig,
     step: int,
     pad_id: int,
 ) -> dict[str, float]:
@@ -37,6 +34,7 @@ def update_policy(
     Samples without advantage are skipped before the forward pass (unless a KL penalty needs them) but count among the
     step's tokens. Without any advantage the policy stays exactly as it is.
     """
+    settings = optimizer.settings
     step_tokens = sum(int(sample.loss_mask.sum()) for sample in samples)
     used = [sample for sample in samples if sample.advantage != 0 or settings.kl_coefficient]
     metrics = {"loss/tokens": float(step_tokens), "loss/used_samples": float(len(used))}
@@ -48,7 +46,7 @@ def update_policy(
         totals = _Totals()
         for place, batch in enumerate(batches):
             old_N = before[place] if epoch else None
-            logprobs_N = _accumulate(model, batch, old_N, settings, step_tokens, totals)
+            logprobs_N = _accumulate(model, optimizer, batch, old_N, step_tokens, totals)
             optimizer.collect()
             if epoch == 0:
                 before.append(logprobs_N)
@@ -73,15 +71,15 @@ def update_policy(
 
 def _accumulate(
     model: PreTrainedModel,
+    optimizer: PolicyOptimizer,
     batch: MicroBatch,
     old_logprobs_N: Tensor | None,
-    settings: OptimizationConfig,
     step_tokens: int,
     totals: _Totals,
 ) -> Tensor:
-    reference_N = None
+    reference_N, settings = None, optimizer.settings
     if settings.kl_coefficient:
-        with torch.no_grad(), adapters_off(model):
+        with torch.no_grad(), optimizer.reference_policy():
             reference_N, _ = token_logprobs(model, batch)
     logprobs_N, entropies_N = token_logprobs(model, batch)
     device = logprobs_N.device
