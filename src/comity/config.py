@@ -96,6 +96,7 @@ class OptimizationConfig:
     importance_cap: float = 2.0
     """Truncation of the importance weight that corrects engine/trainer mismatch; 0 switches the weight off."""
     kl_coefficient: float = 0.0
+    """Weight of the KL penalty towards the policy that the run began with (with its adapter, if it has one)."""
     advantage_scale: Literal["group", "none"] = "group"
     seats: Literal["policy", "both"] = "policy"
     tokens: Literal["dialogue", "completion", "both"] = "dialogue"

@@ -110,7 +110,7 @@ def run_update(budget, samples=None, **settings):
     model = build_policy()
     config = OptimizationConfig(micro_batch_tokens=budget, max_grad_norm=0.0, learning_rate=1e-3, **settings)
     optimizer = PolicyOptimizer.create(model, config)
-    metrics = update_policy(model, optimizer, build_samples() if samples is None else samples, config, 1, PAD)
+    metrics = update_policy(model, optimizer, build_samples() if samples is None else samples, 1, PAD)
     moments = {name: optimizer.adam.state[master].get("exp_avg") for name, master in optimizer.masters.items()}
     return metrics, moments, trainable_parameters(model)
 
@@ -121,6 +121,24 @@ def test_update_does_not_depend_on_the_budget(settings):
     metrics, parts, _ = run_update(160, **settings)
     assert_close(whole, parts)
     assert metrics == pytest.approx(whole_metrics, rel=1e-4)
+
+
+def test_the_penalty_is_towards_the_adapter_that_the_run_began_with():
+    model = build_policy()
+    (batch,) = make_micro_batches(build_samples(), 10**6, PAD)
+    optimizer = PolicyOptimizer.create(model, OptimizationConfig(learning_rate=1e-3, kl_coefficient=0.04))
+    with torch.no_grad():
+        begun, _ = token_logprobs(model, batch)
+    first = update_policy(model, optimizer, build_samples(), 1, PAD)
+    second = update_policy(model, optimizer, build_samples(), 2, PAD)
+    assert first["loss/reference_kl"] == 0
+    assert second["loss/reference_kl"] > 0
+    with torch.no_grad(), optimizer.reference_policy():
+        reference, _ = token_logprobs(model, batch)
+    with torch.no_grad():
+        now, _ = token_logprobs(model, batch)
+    torch.testing.assert_close(reference, begun, rtol=0, atol=0)
+    assert not torch.equal(now, begun)
 
 
 def test_two_epochs_do_not_depend_on_the_budget():

@@ -1,5 +1,7 @@
 """The trained policy: a frozen base with a LoRA adapter, its log-probabilities and its optimiser."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,6 +152,8 @@ class PolicyOptimizer:
     masters: dict[str, Tensor]
     adam: torch.optim.AdamW
     settings: OptimizationConfig
+    reference: dict[str, Tensor]
+    """The adapter that the run began with, kept when a KL penalty needs it."""
 
     @staticmethod
     def create(model: PreTrainedModel, settings: OptimizationConfig) -> "PolicyOptimizer":
@@ -159,7 +163,20 @@ class PolicyOptimizer:
         adam = torch.optim.AdamW(
             masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
         )
-        return PolicyOptimizer(parameters, masters, adam, settings)
+        reference = {name: p.detach().clone() for name, p in parameters.items()} if settings.kl_coefficient else {}
+        return PolicyOptimizer(parameters, masters, adam, settings, reference)
+
+    @contextmanager
+    def reference_policy(self) -> Iterator[None]:
+        """Put the adapter of the run's beginning in place inside the context."""
+        current = {name: parameter.data for name, parameter in self.parameters.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.data = self.reference[name]
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data = current[name]
 
     def collect(self) -> None:
         """Move the gradients of one micro-batch into the float32 copies, where they add up without rounding."""

@@ -161,7 +161,7 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     samples = make_samples(judged, advantages_SG.ravel()[share], settings, config.negotiation)
     pad_id = session.engine.tokenizer.pad_token_id
     with clock.measure("update"):
-        update = update_policy(session.model, session.optimizer, samples, settings, step, pad_id, processes)
+        update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
     everyone = [item for part in processes.gather_on_writer(judged) for item in part]
     told = run_on_writer(processes, lambda: _write_dialogues(config, step, everyone, rewards_SG, advantages_SG))
     return {"step": float(step)} | told | update | _largest(processes.gather(clock.metrics()))

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from comity.config import OptimizationConfig
-from comity.engines.merging import adapters_off
 from comity.training.collate import MicroBatch, make_micro_batches
 from comity.training.distributed import ONE_PROCESS, Processes
 from comity.training.loss import policy_loss
@@ -29,7 +27,6 @@ def update_policy(
     model: PreTrainedModel,
     optimizer: PolicyOptimizer,
     samples: Sequence[TurnSample],
-    settings: OptimizationConfig,
     step: int,
     pad_id: int,
     processes: Processes = ONE_PROCESS,
@@ -40,6 +37,7 @@ def update_policy(
     step's tokens. Without any advantage the policy stays exactly as it is. `samples` are those of this process; tokens,
     gradients and metrics are summed over all of them, so the update is that of one process with all samples.
     """
+    settings = optimizer.settings
     used = [sample for sample in samples if sample.advantage != 0 or settings.kl_coefficient]
     counts = processes.gather((sum(int(sample.loss_mask.sum()) for sample in samples), len(used)))
     step_tokens, used_samples = (sum(column) for column in zip(*counts, strict=True))
@@ -52,7 +50,7 @@ def update_policy(
         totals = _Totals()
         for place, batch in enumerate(batches):
             old_N = before[place] if epoch else None
-            logprobs_N = _accumulate(model, batch, old_N, settings, step_tokens, totals)
+            logprobs_N = _accumulate(model, optimizer, batch, old_N, step_tokens, totals)
             optimizer.collect()
             if epoch == 0:
                 before.append(logprobs_N)
@@ -90,15 +88,15 @@ def _add_totals(parts: Sequence[_Totals]) -> _Totals:
 
 def _accumulate(
     model: PreTrainedModel,
+    optimizer: PolicyOptimizer,
     batch: MicroBatch,
     old_logprobs_N: Tensor | None,
-    settings: OptimizationConfig,
     step_tokens: int,
     totals: _Totals,
 ) -> Tensor:
-    reference_N = None
+    reference_N, settings = None, optimizer.settings
     if settings.kl_coefficient:
-        with torch.no_grad(), adapters_off(model):
+        with torch.no_grad(), optimizer.reference_policy():
             reference_N, _ = token_logprobs(model, batch)
     logprobs_N, entropies_N = token_logprobs(model, batch)
     device = logprobs_N.device
