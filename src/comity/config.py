@@ -167,13 +167,15 @@ class TrainConfig:
     """Besides metrics.jsonl: tensorboard, trackio, wandb."""
     resume: bool = False
     """Continue the run directory from its last checkpoint."""
+    process_timeout_seconds: int = 1800
+    """How long a process of a run in several waits for the others before it ends."""
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0)
+        _at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0, process_timeout_seconds=1)
         for tracker in self.trackers:
             if tracker not in ("tensorboard", "trackio", "wandb"):
                 raise ConfigError(f"trackers has {tracker!r}: choose among tensorboard, trackio, wandb")

@@ -10,7 +10,8 @@ from comity.evaluation.run import evaluate
 from comity.report.report import write_report
 from comity.runs import read_json, read_metrics, write_json
 from comity.training.checkpoint import list_checkpoints
-from comity.training.trainer import peak_memory_gb, train
+from comity.training.clock import peak_memory_gb
+from comity.training.trainer import train
 from comity.types import Negotiation
 
 SUMMARY_MEASURES = ("agreement_rate", "reward_mean", "rounds_mean")

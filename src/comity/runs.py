@@ -161,7 +161,9 @@ def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:
-    free = {"run", "resume", "optimization.steps", "save_every", "keep_checkpoints", "trackers"}
+    free = {
+        "run", "resume", "optimization.steps", "save_every", "keep_checkpoints", "trackers", "process_timeout_seconds",
+    }  # fmt: skip
     found: set[str] = set()
     for key in before.keys() | after.keys():
         old, new, name = before.get(key), after.get(key), prefix + key

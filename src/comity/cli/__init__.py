@@ -18,7 +18,7 @@ from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
 from comity.config import DemoConfig, EvaluateConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
-from comity.errors import ComityError
+from comity.errors import ComityError, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,9 +59,18 @@ def run_command(words: Sequence[str]) -> None:
     else:
         arguments, unknown = parser.parse_known_args(join_values(words, kind))
         settings = read_settings(kind, arguments, unknown)
+    rank, size = launched_as()
+    if size > 1 and words[0] != "train":
+        raise ConfigError(f"`comity {words[0]}` runs in one process, not in {size}: start it without a launcher")
     from rich.console import Console
 
-    arguments.run_command(arguments, settings, Console())
+    # One process of a run speaks for all; an error is told by whoever has it.
+    arguments.run_command(arguments, settings, Console(quiet=rank > 0))
+
+
+def launched_as() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes that a launcher started."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def build_parser(chosen: str) -> Parser:
@@ -219,5 +228,8 @@ def how_to_resume(words: Sequence[str]) -> str:
 
 
 def _complain(message: str, code: int = 2) -> int:
-    print("comity: " + " ".join(message.split()), file=sys.stderr)
+    rank, size = launched_as()
+    place = f" (process {rank} of {size})" if size > 1 else ""
+    # One write: the lines of several processes must not mix.
+    sys.stderr.write(f"comity{place}: " + " ".join(message.split()) + "\n")
     return code

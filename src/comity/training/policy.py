@@ -21,9 +21,14 @@ LOGIT_ROWS = 512
 
 
 def resolve_device(device: str) -> str:
-    """Return the torch device for the setting `model.device`; raise ModelError when it is not there."""
+    """Return the torch device for the setting `model.device`; raise ModelError when it is not there.
+
+    `cuda` without a number is this process's own device where several processes share a machine.
+    """
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -190,15 +195,22 @@ class PolicyOptimizer:
                 master.grad = gradient if master.grad is None else master.grad.add_(gradient)
                 parameter.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """Return the collected gradients in the order of the copies, zeros where there are none."""
+        found = []
+        for master in self.masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            found.append(master.grad)
+        return found
+
     def step(self, step: int) -> float:
         """Apply the collected gradients; return their norm before clipping. `step` counts from 1."""
+        self.gradients()
         warmup = self.settings.warmup_steps
         rate = self.settings.learning_rate * min(1.0, step / warmup if warmup else 1.0)
         for group in self.adam.param_groups:
             group["lr"] = rate
-        for master in self.masters.values():
-            if master.grad is None:
-                master.grad = torch.zeros_like(master)
         norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.settings.max_grad_norm or float("inf"))
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
