@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from comity.config import DemoConfig, EvaluateConfig
+from comity.config import DemoConfig, EvaluateConfig, JudgeConfig
 from comity.evaluation.run import evaluate
 from comity.report.report import write_report
 from comity.runs import read_json, read_metrics, write_json
@@ -68,5 +68,10 @@ def evaluation_settings(config: DemoConfig) -> EvaluateConfig:
         threads=train_config.threads,
         model=train_config.model,
         negotiation=train_config.negotiation,
-        judges=train_config.judges,
+        judges=comparable_judges(train_config.judges),
     )
+
+
+def comparable_judges(judges: JudgeConfig) -> JudgeConfig:
+    """Return the judges of a comparison: a policy that rewards itself in training is judged by the embedded head."""
+    return dataclasses.replace(judges, agency=JudgeConfig().agency) if judges.agency == "self" else judges

@@ -162,7 +162,8 @@ def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:
     free = {
-        "run", "resume", "optimization.steps", "save_every", "keep_checkpoints", "trackers", "process_timeout_seconds",
+        "run", "resume", "optimization.steps", "optimization.token_budget", "save_every",
+        "keep_checkpoints", "trackers", "process_timeout_seconds",
     }  # fmt: skip
     found: set[str] = set()
     for key in before.keys() | after.keys():

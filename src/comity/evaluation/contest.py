@@ -21,7 +21,7 @@ import torch
 
 from comity.config import EvaluateConfig, NegotiationConfig, to_plain
 from comity.engines.seating import Player, route_seats
-from comity.errors import ConfigError, RunError
+from comity.errors import RunError
 from comity.evaluation.matches import (
     Match,
     TaskKind,
@@ -53,8 +53,6 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    if "self" in (config.judges.agency, config.judges.satisfaction):
-        raise ConfigError("judges has 'self', which is another judge for each model: name one judge for all of them")
     models, tasks = parse_models(config.models), load_tasks(config)
     matches = plan_matches(config, tasks)
     folders = find_adapters(config.model, models)

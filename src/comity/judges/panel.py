@@ -14,6 +14,7 @@ from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
 
 EMBEDDED_JUDGE = "comity/embedded"
+SELF_JUDGE = "self"
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Panel:
     heldout_agency: AgencyJudge | None = None
     satisfaction: SatisfactionJudge | None = None
 
-    def judge(self, negotiations: Sequence[Negotiation]) -> list[Judged]:
+    def judge(self, negotiations: Sequence[Negotiation], gated: bool = True) -> list[Judged]:
         """Score ended negotiations: the joint answer where there is one, 0 where they did not agree.
 
+        Without the gate, an answer that was written without agreement earns its score too.
         A dialogue is unscored when a reply failed, when its answer is unscored, or when it ended without agreement
         and a check on the way is unscored.
         """
@@ -43,7 +45,7 @@ class Panel:
             Judged(
                 negotiation=negotiation,
                 verdicts=(scores[i],) if i in scores else (),
-                reward=_reward(negotiation, scores.get(i)),
+                reward=_reward(negotiation, scores.get(i), gated),
                 heldout_agreed=agreed.get(i),
                 heldout_score=watched[i].score if i in watched else None,
             )
@@ -66,7 +68,10 @@ def build_panel(judges: JudgeConfig, engine: LocalEngine, model: ModelConfig) ->
     names = {judges.agreement, judges.agency}
     needs_base = EMBEDDED_JUDGE in names or judges.heldout
     base = engine if model.name == EMBEDDED or not needs_base else _plain_engine(EMBEDDED)
-    others = {name: _plain_engine(name) for name in sorted((names | {judges.satisfaction}) - {EMBEDDED_JUDGE, "none"})}
+    # The policy that judges itself answers through the engine that plays, with its adapter of the moment.
+    others = {SELF_JUDGE: engine} if judges.agency == SELF_JUDGE else {}
+    ours = {EMBEDDED_JUDGE, SELF_JUDGE, "none"}
+    others |= {name: _plain_engine(name) for name in sorted((names | {judges.satisfaction}) - ours)}
     limit = judges.copy_limit
 
     def agreement(which: str) -> AgreementJudge:
@@ -107,10 +112,10 @@ def _answer(negotiation: Negotiation) -> Answer:
     return Answer(negotiation.scenario.dilemma, negotiation.completion.text)
 
 
-def _reward(negotiation: Negotiation, verdict: Verdict | None) -> float | None:
+def _reward(negotiation: Negotiation, verdict: Verdict | None, gated: bool) -> float | None:
     if negotiation.ending == "failed":
         return None
-    if negotiation.ending == "no_agreement":
+    if gated and negotiation.ending == "no_agreement":
         # No agreement is a true 0, unless a judge failed on the way and might have seen one.
         return None if any(check.agreed is None for check in negotiation.checks) else 0.0
     return verdict.score if verdict is not None else None

@@ -102,6 +102,10 @@ def restore(checkpoint: Checkpoint, optimizer: PolicyOptimizer) -> int:
             optimizer.parameters[name].copy_(optimizer.masters[name])
             if f"step/{name}" in tensors:  # absent before the first update
                 adam_state[place] = {key: tensors[f"{key}/{name}"] for key in ADAM_KEYS}
+        for name, weight in optimizer.lagged.items():
+            if f"lagged/{name}" not in tensors:
+                raise RunError(f"checkpoint {checkpoint.name} has no lagged opponent: begin a new run with it")
+            weight.copy_(tensors[f"lagged/{name}"])
     packed = optimizer.adam.state_dict()
     packed["state"] = adam_state
     optimizer.adam.load_state_dict(packed)
@@ -119,4 +123,5 @@ def _optimizer_tensors(optimizer: PolicyOptimizer) -> dict[str, Tensor]:
         tensors[f"master/{name}"] = master.detach().cpu()
         for key, value in optimizer.adam.state.get(master, {}).items():
             tensors[f"{key}/{name}"] = value.detach().cpu().clone()
+    tensors |= {f"lagged/{name}": weight.detach().cpu().clone() for name, weight in optimizer.lagged.items()}
     return tensors

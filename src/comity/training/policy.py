@@ -1,7 +1,7 @@
 """The trained policy: a frozen base with a LoRA adapter, its log-probabilities and its optimiser."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +162,8 @@ class PolicyOptimizer:
     settings: OptimizationConfig
     reference: dict[str, Tensor]
     """The adapter that the run began with, kept when a KL penalty needs it."""
+    lagged: dict[str, Tensor]
+    """The adapter of a lagged opponent; empty for other opponents."""
 
     @staticmethod
     def create(model: PreTrainedModel, settings: OptimizationConfig) -> "PolicyOptimizer":
@@ -171,16 +173,31 @@ class PolicyOptimizer:
         adam = torch.optim.AdamW(
             masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
         )
-        reference = {name: p.detach().clone() for name, p in parameters.items()} if settings.kl_coefficient else {}
-        return PolicyOptimizer(parameters, masters, adam, settings, reference)
+        begin = {name: p.detach().clone() for name, p in parameters.items()}
+        reference = begin if settings.kl_coefficient else {}
+        lagged = {name: p.clone() for name, p in begin.items()} if settings.opponent == "lagged" else {}
+        return PolicyOptimizer(parameters, masters, adam, settings, reference, lagged)
+
+    def reference_policy(self) -> AbstractContextManager[None]:
+        """Put the adapter of the run's beginning in place inside the context."""
+        return self._in_place(self.reference)
+
+    def lagged_policy(self) -> AbstractContextManager[None]:
+        """Put the lagged opponent's adapter in place inside the context."""
+        return self._in_place(self.lagged)
+
+    @torch.no_grad()
+    def renew_lagged(self) -> None:
+        """Let the lagged opponent become the policy as it is now."""
+        for name, weight in self.lagged.items():
+            weight.copy_(self.parameters[name])
 
     @contextmanager
-    def reference_policy(self) -> Iterator[None]:
-        """Put the adapter of the run's beginning in place inside the context."""
+    def _in_place(self, weights: dict[str, Tensor]) -> Iterator[None]:
         current = {name: parameter.data for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
-                parameter.data = self.reference[name]
+                parameter.data = weights[name]
             yield
         finally:
             for name, parameter in self.parameters.items():

@@ -8,6 +8,7 @@ step's dialogues, and the first one writes the run directory.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,10 +27,17 @@ from comity.runs import (
     append_metrics,
     create_run,
     negotiation_row,
+    read_metrics,
     truncate_run,
     write_negotiations,
 )
-from comity.scenarios.load import draw_scenarios, load_dilemmas, load_persona_pairs
+from comity.scenarios.load import (
+    draw_scenarios,
+    load_dilemmas,
+    load_persona_pairs,
+    load_questions,
+    relate_personas,
+)
 from comity.scenarios.rows import Row
 from comity.training.advantages import group_advantages
 from comity.training.checkpoint import (
@@ -49,6 +57,7 @@ from comity.training.distributed import (
     run_on_writer,
     share_of,
 )
+from comity.training.opponent import seat_players
 from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.samples import make_samples
 from comity.training.trackers import open_trackers
@@ -81,7 +90,10 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    dilemmas, pairs = load_dilemmas(config.dilemmas, "train"), load_persona_pairs(config.personas)
+    dilemmas = (
+        load_dilemmas(config.dilemmas, "train") if config.questions == "none" else load_questions(config.questions)
+    )
+    pairs = relate_personas(load_persona_pairs(config.personas), config.personas_relation)
     processes = open_processes(config.model.device, config.process_timeout_seconds)
     require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
@@ -109,16 +121,26 @@ def run_steps(session: Session, on_step: OnStep | None = None, on_progress: OnPr
     begin = run_on_writer(session.processes, lambda: _find_beginning(session))
     done = 0 if begin is None else restore(begin, session.optimizer)
     trackers = open_trackers(config) if writes else []
+    budget = config.optimization.token_budget
+    sampled = run_on_writer(session.processes, lambda: _count_sampled(config.run))
     for step in range(done + 1, config.optimization.steps + 1):
+        if budget and sampled >= budget:
+            break
         metrics = train_step(session, step, on_progress)
+        sampled += metrics["sampled/tokens"]
+        is_last = step == config.optimization.steps or bool(budget and sampled >= budget)
         if writes:
             append_metrics(config.run, metrics)
         for track in trackers:
             track(step, metrics)
-        if writes and (step % config.save_every == 0 or step == config.optimization.steps):
+        if writes and (step % config.save_every == 0 or is_last):
             save_checkpoint(config.run, step, session.model, session.optimizer, config.keep_checkpoints)
         if on_step is not None:
             on_step(step, metrics)
+
+
+def _count_sampled(run: Path) -> float:
+    return sum(row.get("sampled/tokens", 0.0) for row in read_metrics(run))
 
 
 def _find_beginning(session: Session) -> Checkpoint | None:
@@ -151,7 +173,7 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     clock = Clock()
     played = _play_groups(session, step, clock, on_progress)
     with clock.measure("judge"):
-        judged = session.panel.judge(played)
+        judged = session.panel.judge(played, settings.agreement_gate)
     rewards = [np.nan if item.reward is None else item.reward for item in judged]
     rewards_SG = np.array([reward for part in processes.gather(rewards) for reward in part], dtype=np.float64).reshape(
         settings.scenarios_per_step, settings.group_size
@@ -177,7 +199,17 @@ def _write_dialogues(
     rows = [negotiation_row(item, advantage) for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)]
     write_negotiations(config.run, step, rows)
     signs = {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
-    return summarize_rewards(judged, rewards_SG, advantages_SG) | signs
+    sampled = {"sampled/tokens": float(sum(map(count_sampled_tokens, judged)))}
+    return summarize_rewards(judged, rewards_SG, advantages_SG) | signs | sampled
+
+
+def count_sampled_tokens(judged: Judged) -> int:
+    """Return how many tokens the models of a dialogue sampled: messages of both seats and the joint answer."""
+    negotiation = judged.negotiation
+    texts = [turn.completion for turn in negotiation.turns]
+    if negotiation.completion is not None and negotiation.ending != "answered":  # a solo answer is its one turn
+        texts.append(negotiation.completion)
+    return sum(len(text.token_ids) for text in texts)
 
 
 def _largest(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -194,9 +226,10 @@ def _play_groups(session: Session, step: int, clock: Clock, on_progress: OnProgr
     return play(
         states[share_of(len(states), session.processes)],
         config.negotiation,
-        clock.wrap("rollout", session.engine),
+        clock.wrap("rollout", seat_players(session.engine, session.optimizer, step)),
         clock.wrap("judge", session.panel.agreement),
         seed=config.seed * 1_000_003 + step,
+        always_complete=not config.optimization.agreement_gate,
         on_progress=on_progress,
     )
 
