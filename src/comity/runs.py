@@ -32,11 +32,17 @@ def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:
     Raise RunError when it holds another run, or on resume when its settings differ in anything but the number of
     steps and where it lies.
     """
+    check_run(run, config, resume)
+    if not (run / "config.json").exists():
+        write_json(run / "config.json", {"settings": config, "commit": _commit(), "versions": _versions()})
+
+
+def check_run(run: Path, config: dict[str, Any], resume: bool) -> None:
+    """Raise RunError where `create_run` would; nothing is written."""
     path = run / "config.json"
     if path.exists() and not resume:
         raise RunError(f"run {run} exists: add --resume to continue it, or choose another --run")
     if not path.exists():
-        write_json(path, {"settings": config, "commit": _commit(), "versions": _versions()})
         return
     content = read_json(path)
     before = content.get("settings") if isinstance(content, dict) else None

@@ -27,6 +27,7 @@ SETTINGS: dict[str, type[Any]] = {
     "negotiate": NegotiateConfig,
     "evaluate": EvaluateConfig,
     "demo": DemoConfig,
+    "plan": TrainConfig,
 }
 """Commands that take `--config` and settings."""
 
@@ -57,6 +58,10 @@ def run_command(words: Sequence[str]) -> None:
         arguments, settings = parser.parse_args(words), None
     else:
         arguments, unknown = parser.parse_known_args(join_values(words, kind))
+        if words[0] == "plan":
+            from comity.cli.planning import settings_kind
+
+            arguments.config, kind = arguments.file, settings_kind(arguments.file)
         settings = read_settings(kind, arguments, unknown)
     rank, size = launched_as()
     if size > 1 and words[0] != "train":
@@ -82,14 +87,22 @@ def build_parser(chosen: str) -> Parser:
         "negotiate": (_negotiate, "play one dialogue live: comity negotiate DILEMMA --a GOAL --b GOAL"),
         "evaluate": (_evaluate, "compare two adapters on held-out scenarios, paired"),
         "demo": (_demo, "train, evaluate and report in one go"),
+        "plan": (_plan, "say what a run will need: memory, tokens, time, judge calls and their price"),
     }
+    places = {"negotiate": " DILEMMA", "plan": " CONFIG [--device NAME] [--devices N]"}
     for name, (function, text) in texts.items():
-        place = " DILEMMA" if name == "negotiate" else ""
-        usage = f"comity {name}{place} [--config FILE] [--SETTING VALUE ...]"
+        file = "" if name == "plan" else " [--config FILE]"
+        usage = f"comity {name}{places.get(name, '')}{file} [--SETTING VALUE ...]"
         command = commands.add_parser(name, help=text, description=text, usage=usage, allow_abbrev=False)
         command.set_defaults(run_command=function)
         if name == "negotiate":
             command.add_argument("dilemma", metavar="DILEMMA", help="what the two sides negotiate about")
+        if name == "plan":
+            command.add_argument("file", type=Path, metavar="CONFIG", help="a TOML file of `comity train` or demo")
+        if name in ("plan", "train") and name == chosen:
+            from comity.cli.planning import add_plan_options
+
+            add_plan_options(command)
         if name == chosen:
             add_settings(command, SETTINGS[name])
     command = commands.add_parser("report", help="write RUN/report.html from a run directory")
@@ -142,6 +155,14 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, console: "Console
 
         train(config, progress.on_step, progress.on_progress)
     print_line(console, f"{config.run}: {config.optimization.steps} steps done; see `comity report {config.run}`")
+
+
+def _plan(arguments: argparse.Namespace, config: TrainConfig | DemoConfig, console: "Console") -> None:
+    from comity.cli.planning import plan_run
+    from comity.cli.progress import print_line
+
+    for line in plan_run(config.train if isinstance(config, DemoConfig) else config, arguments):
+        print_line(console, line)
 
 
 def _negotiate(arguments: argparse.Namespace, config: NegotiateConfig, console: "Console") -> None:
