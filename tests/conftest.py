@@ -18,6 +18,8 @@ def pytest_configure(config):
     # peft 0.21 asks transformers 5.23 for an attribute under its old name; nothing of ours does.
     line = "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
     config.addinivalue_line("filterwarnings", line)
+    # Inspect 0.3.285 calls tenacity 9.2 by a parameter's old name.
+    config.addinivalue_line("filterwarnings", "ignore:The 'initial' parameter is deprecated:DeprecationWarning")
 
 
 def pytest_addoption(parser):

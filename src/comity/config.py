@@ -64,19 +64,73 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class AccessConfig:
+    """How models behind an address are asked, and what that may cost."""
+
+    connections: int = 8
+    """Most requests under way at once."""
+    requests_per_minute: int = 0
+    """0 sets no limit; retries count."""
+    tokens_per_minute: int = 0
+    """0 sets no limit; what is sent and may come back counts, by an estimate."""
+    timeout_seconds: float = 120.0
+    """The longest wait for one attempt."""
+    retries: int = 4
+    """Attempts after the first, when the provider says to come back, breaks off or takes too long."""
+    backoff_seconds: float = 2.0
+    """The wait before the first retry; it doubles each time, up to a minute."""
+    max_spend: float | None = None
+    """Dollars that a run may spend in all, over every resume (also `--max-spend`); `none` sets no cap."""
+    cache: str = "runs/verdicts.sqlite"
+    """The file of paid replies and of the ledger; `none` keeps them for this process alone."""
+    prices: str = "shipped"
+    """`shipped`, or a TOML file whose prices go before the shipped ones."""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, "access.", connections=1, requests_per_minute=0, tokens_per_minute=0, retries=0, backoff_seconds=0
+        )
+        if not self.timeout_seconds > 0:
+            raise ConfigError(f"access.timeout_seconds is {self.timeout_seconds}: choose a number above 0")
+        if self.max_spend is not None and not self.max_spend >= 0:
+            raise ConfigError(f"access.max_spend is {self.max_spend}: choose 0 or more dollars, or none")
+
+
+@dataclass(frozen=True)
 class JudgeConfig:
-    """Who judges: `comity/embedded` is the shipped reward head; any other name is a local model given prompts."""
+    """Who judges: `comity/embedded`, a local model (folder, `hf/NAME`), or PROVIDER/MODEL as Inspect names them."""
 
     agreement: str = "comity/embedded"
     agency: str = "comity/embedded"
+    satisfaction: str = "none"
+    """Who says in an evaluation how far the answer gives each side what it wants: none, or a model given prompts."""
+    preference: str = "none"
+    """Who says in a comparison of models which of two answers is better: none for their scores, or a model."""
+    combine: Literal["mean", "median", "min"] = "median"
+    """How the verdicts of several judges, with commas between their names, become one."""
     heldout: bool = True
     """Let the second pair of heads, never trained against, score the same dialogues."""
     copy_limit: float = 0.8
     """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
 
+    reply_tokens: int = 1024
+    """Most tokens that a judge behind an address may write, thinking included."""
+    max_unscored_share: float = 0.5
+    """A training step with a larger share of rollouts without verdict is not taken, and the run stops."""
+
     def __post_init__(self) -> None:
+        _at_least(self, "judges.", reply_tokens=1)
         if not 0 < self.copy_limit <= 1:
             raise ConfigError(f"judges.copy_limit is {self.copy_limit}: choose a number above 0 and at most 1")
+        if not 0 <= self.max_unscored_share <= 1:
+            raise ConfigError(f"judges.max_unscored_share is {self.max_unscored_share}: choose a number from 0 to 1")
+        for name in ("agreement", "agency"):
+            words = [word.strip() for word in getattr(self, name).split(",")]
+            if not all(words) or len(set(words)) < len(words):
+                raise ConfigError(
+                    f"judges.{name} is {getattr(self, name)!r}: name a judge, such as comity/embedded, or several "
+                    "different ones with commas between them"
+                )
 
 
 @dataclass(frozen=True)
@@ -137,6 +191,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
     def __post_init__(self) -> None:
@@ -148,17 +203,37 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Compare two checkpoints of one model on held-out scenarios, paired."""
+    """Compare several models on tasks (`models`), or two adapters on held-out scenarios (`before`, `after`), paired."""
 
+    models: tuple[str, ...] = ()
+    """NAME=ADAPTER of each model; an adapter is none (the base model), warm-start or a PEFT folder."""
+    tasks: str = "shipped"
+    """Conflict tasks for `models`: shipped, none, or a JSONL file: id, tier, domain, dilemma, persona_a, persona_b."""
+    open_ended: str = "none"
+    """Open-ended questions for `models`: shipped, none, or a JSONL file with rows id, question."""
+    transfer: str = "none"
+    """Cases for `models`: shipped, none, or a JSONL file with rows id, title, situation, stakeholders."""
+    runs: int = 3
+    """Dialogues per task and model with sampled decoding, each with its own seed; greedy decoding is played once."""
+    decoding: tuple[str, ...] = ("sampled",)
+    """greedy, sampled or both: how the models of `models` draw words."""
+    pairs: tuple[str, ...] = ()
+    """Cross-play, A:B for each pair: model A in seat 0 and model B in seat 1; each of `models` plays itself anyway."""
+    batch: int = 64
+    """Dialogues of `models` that are played and written down together."""
+    tie_margin: float = 0.25
+    """Two answers whose scores differ by at most this are a tie."""
     before: str = "none"
-    """The first adapter: none, warm-start or a PEFT folder."""
+    """Without `models`, the first adapter: none, warm-start or a PEFT folder."""
     after: str = "warm-start"
-    """The second adapter: none, warm-start or a PEFT folder."""
+    """Without `models`, the second adapter: none, warm-start or a PEFT folder."""
     out: Path = Path("runs/evaluation")
     split: Split = "test"
+    """The split of the scenarios of `before` and `after`."""
     scenarios: int = 64
+    """Scenarios of `before` and `after`."""
     samples: int = 2
-    """Dialogues per scenario, each with its own seed."""
+    """Dialogues of `before` and `after` per scenario, each with its own seed."""
     seed: int = 1
     dilemmas: str = "shipped"
     personas: str = "shipped"
@@ -166,9 +241,20 @@ class EvaluateConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0)
+        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0)
+        for decoding in self.decoding or ("nothing",):
+            if decoding not in ("greedy", "sampled"):
+                raise ConfigError(f"decoding has {decoding!r}: choose greedy, sampled or greedy,sampled")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Judge the rows of a file."""
+
+    access: AccessConfig = field(default_factory=AccessConfig)
 
 
 @dataclass(frozen=True)

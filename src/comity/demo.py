@@ -69,4 +69,5 @@ def evaluation_settings(config: DemoConfig) -> EvaluateConfig:
         model=train_config.model,
         negotiation=train_config.negotiation,
         judges=train_config.judges,
+        access=train_config.access,
     )

@@ -16,7 +16,7 @@ Message = dict[str, str]
 
 Tier = Literal["professional", "interpersonal", "everyday"]
 Split = Literal["train", "dev", "test"]
-Target = Literal["seat_0", "seat_1", "summary", "agreement", "agency"]
+Target = Literal["seat_0", "seat_1", "summary", "agreement", "agency", "satisfaction", "preference"]
 Ending = Literal["agreed", "no_agreement", "answered", "failed"]
 Finish = Literal["stop", "length", "error"]
 
@@ -31,11 +31,14 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A dilemma with the personas of the seats: one persona means a single-agent answer."""
+    """A dilemma with the personas of the seats: one persona means a single-agent answer.
+
+    `tier=None` for questions and cases that belong to none.
+    """
 
     id: str
     dilemma: str
-    tier: Tier
+    tier: Tier | None
     personas: tuple[Persona, ...]
     split: Split
     domain: str = ""
@@ -155,6 +158,44 @@ AgencyJudge = Callable[[Sequence[Answer]], Sequence[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
+class Stake:
+    """What the satisfaction judge reads: the dilemma, the goal of one side alone, and the joint answer."""
+
+    dilemma: str
+    objective: str
+    answer: str
+
+
+SatisfactionJudge = Callable[[Sequence[Stake]], Sequence[Verdict]]
+"""Says from 0 to 5 how far an answer gives one side what it wants; the other side's goal is not shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPair:
+    """What the preference judge reads: the dilemma and two answers to it, in the order in which they are shown."""
+
+    dilemma: str
+    first: str
+    second: str
+
+
+Choice = Literal["first", "second", "tie"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Which of two answers a judge prefers; `choice=None` means unscored, which is not a tie."""
+
+    judge: str
+    template_hash: str
+    choice: Choice | None
+    text: str = ""
+
+
+PreferenceJudge = Callable[[Sequence[AnswerPair]], Sequence[Preference]]
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """An ended negotiation with the verdicts on its joint answer, the training judge's first.
 
@@ -186,10 +227,13 @@ class TurnSample:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its confidence interval over `n` scored units; `n_unscored` were left out."""
+    """A mean with its confidence interval over `n` scored units; `n_unscored` were left out.
 
-    mean: float
-    low: float
-    high: float
+    `mean` is None without any scored unit; `low` and `high` are None with fewer than two independent clusters.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
     n: int
     n_unscored: int = 0

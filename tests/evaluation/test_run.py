@@ -1,60 +1,19 @@
 """Playing two adapters against each other, with judges that are real models of four tokens' wit."""
 
-import itertools
 import json
 import os
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from comity.config import EvaluateConfig, JudgeConfig, ModelConfig, NegotiationConfig
-from comity.engines.models import load_model
 from comity.errors import ModelError
 from comity.evaluation.run import evaluate
 from comity.evaluation.statistics import MEASURES
 from comity.runs import read_json, read_negotiations
 from comity.types import Sampling
-from tiny import build_model, build_tokenizer
 
 SIDES = ("before", "after")
-
-
-def save_parrot(folder, reply):
-    """Write a model that answers every chat with the same text: each token decides the next, nothing else counts."""
-    tokenizer, model = build_tokenizer(), build_model()
-    ids = [*tokenizer("\n", add_special_tokens=False)["input_ids"],
-           *tokenizer(reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]  # fmt: skip
-    assert len(set(ids)) == len(ids)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight", "embed_tokens.weight", "lm_head.weight")):
-                weight.zero_()
-        for place, (token, following) in enumerate(itertools.pairwise(ids)):
-            model.get_input_embeddings().weight[token, place] = 1
-            model.get_output_embeddings().weight[following, place] = 1
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def judges(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judges")
-    agreement, agency = save_parrot(folder / "yes", "YES"), save_parrot(folder / "three", "3")
-    return JudgeConfig(agreement=str(agreement), agency=str(agency), heldout=False)
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_folder, tmp_path_factory):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-        model = get_peft_model(load_model(str(tiny_folder), "float32"), lora)
-    folder = tmp_path_factory.mktemp("adapter")
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import pytest
 
 from comity.errors import DataError
-from comity.evaluation.statistics import compare, paired_bootstrap
+from comity.evaluation.statistics import cluster_means, compare, estimate_mean, paired_bootstrap
+from comity.types import Estimate
 
 
 def make_row(scenario="s", sample=0, ending="agreed", rounds=2, reward=3.0, **changes):
@@ -102,3 +103,15 @@ def test_failed_and_missing_dialogues_are_unscored():
 def test_a_dialogue_that_stands_twice_is_refused():
     with pytest.raises(DataError, match="'a', sample 0 stands twice"):
         compare([make_row("a"), make_row("a")], [make_row("a")], seed=0)
+
+
+def test_mean_of_clusters():
+    # a: 1, 3 (sum 4 of 2), b: 0. Mean 4 / 3. A resample of a alone has 2, of b alone 0; each comes up 1/4 of the time.
+    result = estimate_mean([1, 3, 0, None], ["a", "a", "b", "b"], seed=0)
+    assert result.mean == pytest.approx(4 / 3)
+    assert (result.low, result.high, result.n, result.n_unscored) == (0.0, 2.0, 3, 1)
+    assert estimate_mean([None], ["a"], seed=0) == Estimate(None, None, None, 0, 1)
+
+
+def test_means_of_each_cluster():
+    assert cluster_means([1, 3, None, None, 5], ["b", "b", "b", "c", "a"]) == {"a": 5.0, "b": 2.0}

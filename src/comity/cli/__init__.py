@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from comity import __version__
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
-from comity.config import DemoConfig, EvaluateConfig, TrainConfig
+from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
 from comity.errors import ComityError, ConfigError
 
@@ -54,7 +54,10 @@ def run_command(words: Sequence[str]) -> None:
     """Parse the words and call the function of their command; raise ComityError for a user's error."""
     parser = build_parser(words[0] if words else "")
     kind = SETTINGS.get(words[0]) if words else None
-    if kind is None:
+    if list(words[:2]) == ["judge", "score"]:
+        arguments = parser.parse_args(join_values(words, ScoreConfig))
+        settings = read_settings(ScoreConfig, arguments)
+    elif kind is None:
         arguments, settings = parser.parse_args(words), None
     else:
         arguments, unknown = parser.parse_known_args(join_values(words, kind))
@@ -85,7 +88,7 @@ def build_parser(chosen: str) -> Parser:
     texts = {
         "train": (_train, "train a policy to negotiate"),
         "negotiate": (_negotiate, "play one dialogue live: comity negotiate DILEMMA --a GOAL --b GOAL"),
-        "evaluate": (_evaluate, "compare two adapters on held-out scenarios, paired"),
+        "evaluate": (_evaluate, "compare models on tasks, or two adapters on held-out scenarios, paired"),
         "demo": (_demo, "train, evaluate and report in one go"),
         "plan": (_plan, "say what a run will need: memory, tokens, time, judge calls and their price"),
     }
@@ -108,18 +111,20 @@ def build_parser(chosen: str) -> Parser:
     command = commands.add_parser("report", help="write RUN/report.html from a run directory")
     command.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     command.set_defaults(run_command=_report)
-    _add_judge(commands.add_parser("judge", help="judge a file, or fit the shipped judges anew"))
+    _add_judge(commands.add_parser("judge", help="judge a file, or fit the shipped judges anew"), chosen)
     _add_warm_start(commands.add_parser("warm-start", help="fit the warm-start adapter on the demonstrations"))
     return parser
 
 
-def _add_judge(parser: argparse.ArgumentParser) -> None:
+def _add_judge(parser: argparse.ArgumentParser, chosen: str) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     score = commands.add_parser("score", help="judge every row of a JSONL file")
     score.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows to judge")
     score.add_argument("--output", type=Path, required=True, metavar="FILE", help="the same rows with verdicts")
-    judge_help = "comity/embedded, or a local model that answers the judges' prompts (default: comity/embedded)"
+    judge_help = "as in judges.agency: comity/embedded, a local model, PROVIDER/MODEL (default: comity/embedded)"
     score.add_argument("--model", default="comity/embedded", metavar="NAME", help=judge_help)
+    if chosen == "judge":
+        add_settings(score, ScoreConfig)
     score.set_defaults(run_command=_score)
     calibrate = commands.add_parser("calibrate", help="fit the training and the held-out head on labelled rows")
     calibrate.add_argument("--labels", type=Path, metavar="FILE", help="labelled rows (default: the shipped ones)")
@@ -174,6 +179,11 @@ def _negotiate(arguments: argparse.Namespace, config: NegotiateConfig, console: 
 def _evaluate(arguments: argparse.Namespace, config: EvaluateConfig, console: "Console") -> None:
     from comity.cli.progress import EvaluateProgress, print_comparison, print_line
 
+    if config.models:
+        from comity.cli.comparing import run_comparison
+
+        run_comparison(config, console)
+        return
     with EvaluateProgress(console) as progress:
         from comity.evaluation.run import evaluate
 
@@ -202,10 +212,10 @@ def _report(arguments: argparse.Namespace, _: None, console: "Console") -> None:
     print_line(console, f"{write_report(arguments.run)} written")
 
 
-def _score(arguments: argparse.Namespace, _: None, console: "Console") -> None:
+def _score(arguments: argparse.Namespace, config: ScoreConfig, console: "Console") -> None:
     from comity.cli.judging import run_score
 
-    run_score(arguments, console)
+    run_score(arguments, config, console)
 
 
 def _calibrate(arguments: argparse.Namespace, _: None, console: "Console") -> None:

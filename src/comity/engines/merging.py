@@ -27,7 +27,8 @@ def merged_adapter(model: PreTrainedModel) -> Iterator[None]:
     The base weights are put back bit for bit. A model without an adapter, or with layers that cannot be folded
     (quantised weights, several active adapters), is left as it is and sampled with the adapter beside its base.
     """
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    # With several adapters in one model, a layer may belong to others than the one that is on.
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _has_active_adapter(module)]
     if not layers or getattr(model, "modules_to_save", None) or not all(_can_fold(layer) for layer in layers):
         yield
         return
@@ -49,6 +50,10 @@ def _folded_weight(layer: LoraLayer, original: torch.Tensor) -> torch.Tensor:
     delta = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
     folded: torch.Tensor = torch.add(original.float(), delta, alpha=layer.scaling[name])
     return folded.to(original.dtype)
+
+
+def _has_active_adapter(layer: LoraLayer) -> bool:
+    return any(name in layer.lora_A or name in layer.lora_embedding_A for name in layer.active_adapters)
 
 
 def _can_fold(layer: LoraLayer) -> bool:

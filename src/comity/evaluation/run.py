@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from comity.config import EvaluateConfig, ModelConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
+from comity.evaluation.players import find_adapters, hash_adapter
 from comity.evaluation.statistics import compare
 from comity.judges.embedded import shipped_heads
 from comity.judges.panel import Panel, build_panel
@@ -21,10 +23,15 @@ from comity.negotiation.protocol import start
 from comity.runs import negotiation_row, read_json, read_negotiations, write_json
 from comity.scenarios.load import fixed_scenarios, load_dilemmas, load_persona_pairs
 from comity.scenarios.rows import Row, write_rows
-from comity.training.policy import adapter_folder, attach_adapter, require_adapter, resolve_device
+from comity.training.policy import adapter_folder, attach_adapter, resolve_device
 from comity.types import Negotiation, Scenario
 
 OnProgress = Callable[[str, Sequence[Negotiation]], None]
+FREE = (
+    "before", "after", "out", "threads", "models", "tasks", "open_ended", "transfer", "runs", "decoding", "pairs",
+    "batch", "tie_margin", "access",
+)  # fmt: skip
+"""Settings that do not change the dialogues of one side."""
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> dict[str, object]:
@@ -39,18 +46,17 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
     scenarios = fixed_scenarios(
         load_dilemmas(config.dilemmas, config.split), load_persona_pairs(config.personas), config.scenarios
     )
-    for adapter in (config.before, config.after):
-        if adapter != "none":  # a mistyped second adapter shall not cost the dialogues of the first
-            require_adapter(adapter_folder(dataclasses.replace(config.model, adapter=adapter)))
+    # A mistyped second adapter shall not cost the dialogues of the first.
+    find_adapters(config.model, {"before": config.before, "after": config.after})
     for name, adapter in (("before", config.before), ("after", config.after)):
         key = _side_key(config, adapter)
         if _is_played(config.out, name, key, len(scenarios) * config.samples):
             continue
         model = load_adapted(config.model, adapter)
         engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
-        panel = build_panel(config.judges, engine, config.model)
         progress = None if on_progress is None else functools.partial(on_progress, name)
-        rows = play_scenarios(config, scenarios, engine, panel, progress)
+        with closing(build_panel(config.judges, engine, config.model, config.access, str(config.out))) as panel:
+            rows = play_scenarios(config, scenarios, engine, panel, progress)
         (config.out / f"{name}.settings.json").unlink(missing_ok=True)  # it belongs to the file replaced next
         write_rows(config.out / f"{name}.jsonl", rows)
         write_json(config.out / f"{name}.settings.json", key)
@@ -59,16 +65,11 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
 
 def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:
     # What the dialogues of one side depend on: the settings and the adapter's bytes.
-    ignored = ("before", "after", "out", "threads")
-    settings = {key: value for key, value in to_plain(config).items() if key not in ignored}
+    settings = {key: value for key, value in to_plain(config).items() if key not in FREE}
     for name in ("dilemmas", "personas"):
         if settings[name] != "shipped":
             settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
-    weights = None
-    if adapter != "none":
-        folder = adapter_folder(dataclasses.replace(config.model, adapter=adapter))
-        path = folder / "adapter_model.safetensors"
-        weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(folder)
+    weights = hash_adapter(config.model, adapter)
     heads = hashlib.sha256(b"".join(path.read_bytes() for path in shipped_heads()))
     return {"settings": settings, "adapter_sha256": weights, "heads_sha256": heads.hexdigest()}
 

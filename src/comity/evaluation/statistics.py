@@ -1,4 +1,4 @@
-"""Paired differences between two checkpoints, with intervals from a bootstrap over scenarios.
+"""Means and paired differences with intervals from a bootstrap over scenarios.
 
 Several dialogues of one scenario are not independent, so scenarios are resampled, never single dialogues.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from comity.errors import DataError
+from comity.types import Estimate
 
 Row = Mapping[str, Any]
 """One dialogue as `runs.negotiation_row` writes it."""
@@ -72,6 +73,31 @@ def paired_bootstrap(
         n=len(scored),
         n_unscored=len(paired) - len(scored),
     )
+
+
+def estimate_mean(
+    values: Sequence[float | None],
+    clusters: Sequence[str],
+    seed: int,
+    level: float = 0.95,
+    resamples: int = 10_000,
+) -> Estimate:
+    """Return the mean over scored values with a percentile interval that resamples clusters.
+
+    `values` and `clusters` (n,) are aligned; None marks an unscored value. Raise ValueError when the lengths differ.
+    """
+    zeros = [None if value is None else 0.0 for value in values]
+    found = paired_bootstrap(zeros, values, clusters, seed, level, resamples)
+    return Estimate(found.after, found.low, found.high, found.n, found.n_unscored)
+
+
+def cluster_means(values: Sequence[float | None], clusters: Sequence[str]) -> dict[str, float]:
+    """Return the mean of the scored values of each cluster; a cluster without any is left out."""
+    grouped: dict[str, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        if value is not None and math.isfinite(value):
+            grouped.setdefault(cluster, []).append(value)
+    return {cluster: sum(items) / len(items) for cluster, items in sorted(grouped.items())}
 
 
 def compare(

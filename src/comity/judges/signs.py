@@ -128,6 +128,11 @@ def agreement_without_plan(row: Row) -> bool | None:
     return not any(_is_concrete(message["text"], carried) for message in row["messages"][-2:])
 
 
+def is_concrete(text: str, dilemma: str) -> bool:
+    """Tell whether a text holds anything concrete, by the rule of `agreement_without_plan`."""
+    return _is_concrete(text, _dilemma_words(dilemma))
+
+
 def cut_off(row: Row) -> float:
     """Return the share of messages cut off at the token limit, 0 without messages."""
     cuts = [message["finish"] == "length" for message in row["messages"]]
@@ -165,14 +170,15 @@ def _grams(text: str, size: int) -> list[tuple[str, ...]]:
     return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
 
 
-def _content_words(text: str) -> set[str]:
+def content_words(text: str) -> set[str]:
+    """Return the distinct words that carry content: neither function words nor words of assent or of principle."""
     empty = _FUNCTION_WORDS | _AGREEING_WORDS | _ABSTRACT_WORDS
     return {_stem(word) for word in _words(text) if word not in empty}
 
 
 def _dilemma_words(dilemma: str) -> set[str]:
     names = {_stem(word.lower()) for word in _WORD.findall(dilemma) if word[0].isupper()}
-    return {word for word in _content_words(dilemma) if len(word) >= 4 or word in names}
+    return {word for word in content_words(dilemma) if len(word) >= 4 or word in names}
 
 
 def _stem(word: str) -> str:
@@ -185,5 +191,5 @@ def _is_concrete(text: str, carried: set[str]) -> bool:
     words = _words(text)
     if any(word in _CONCRETE_WORDS or any(letter.isdigit() for letter in word) for word in words):
         return True
-    content = _content_words(text)
+    content = content_words(text)
     return len(content & carried) >= CARRIED_WORDS or len(content) >= FEW_CONTENT_WORDS

@@ -1,6 +1,7 @@
 """Read JSONL rows and check every field; a bad row is named by file, line, field and mend."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,32 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes a JSON escape
     scratch.replace(path)
+
+
+def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append rows to a JSONL file with one write and flush them to disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_whole_rows(path: Path) -> list[Row]:
+    """Return the rows of a file that `append_rows` writes, [] when it is absent; cut off a torn last line.
+
+    A kill can leave half a line at the end: the file loses it, so that the next row does not join it. Raise DataError
+    for a damaged line before the last.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with open(path, "r+b") as stream:
+            stream.truncate(len(whole))
+    return [_parse(path, number, line) for number, line in enumerate(whole.decode("utf-8").split("\n"), 1) if line]
 
 
 _words: dict[type, str] = {

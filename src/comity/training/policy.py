@@ -69,13 +69,21 @@ def require_adapter(folder: Path) -> None:
         )
 
 
-def attach_adapter(base: PreTrainedModel, folder: Path, trainable: bool = False) -> PreTrainedModel:
-    """Wrap a base model with the PEFT adapter in `folder`; raise ModelError when it does not fit."""
+def attach_adapter(
+    base: PreTrainedModel, folder: Path, trainable: bool = False, name: str = "default"
+) -> PreTrainedModel:
+    """Return the model with the PEFT adapter in `folder`, beside those it has; raise ModelError when it does not fit.
+
+    The first adapter is on; later ones wait for `set_adapter(name)`.
+    """
     require_adapter(folder)
+    options = {"adapter_name": name, "is_trainable": trainable, "autocast_adapter_dtype": False}
+    model = base
     try:
-        model: PreTrainedModel = PeftModel.from_pretrained(
-            base, str(folder), is_trainable=trainable, autocast_adapter_dtype=False
-        )
+        if isinstance(base, PeftModel):
+            base.load_adapter(str(folder), **options)
+        else:
+            model = PeftModel.from_pretrained(base, str(folder), **options)
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(f"adapter {folder} does not fit the model ({str(error).splitlines()[0]})") from error
     dtype = base.dtype
@@ -154,6 +162,8 @@ class PolicyOptimizer:
     settings: OptimizationConfig
     reference: dict[str, Tensor]
     """The adapter that the run began with, kept when a KL penalty needs it."""
+    last_step: int = 0
+    """The step whose gradients were applied last, 0 before any."""
 
     @staticmethod
     def create(model: PreTrainedModel, settings: OptimizationConfig) -> "PolicyOptimizer":
@@ -205,6 +215,7 @@ class PolicyOptimizer:
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.settings.max_grad_norm or float("inf"))
         self.adam.step()
+        self.last_step = step
         self.adam.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
