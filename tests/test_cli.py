@@ -12,6 +12,7 @@ from comity.cli.negotiate_live import NegotiateConfig, printable
 from comity.cli.options import all_options, attribute_docstrings, join_values
 from comity.config import DemoConfig, EvaluateConfig, ModelConfig, TrainConfig
 from comity.errors import ConfigError
+from loopback import MODEL, Act, serve
 
 # What keeps a dialogue of the tiny model away from the shipped heads, which read the embedded model.
 TINY_RULES = ("--judges.heldout=false", "--model.dtype=float32", "--negotiation.dialogue.max_tokens=4",
@@ -42,6 +43,14 @@ def complain(capsys, *words):
         ("train --seed --resume", "--seed has no value"),
         ("train --seed -1", "seed is -1: choose 0 or more"),
         ("train --optimization.learning_rate -1e-5", "optimization.learning_rate is -1e-05: choose 0 or more"),
+        ("train --max-spend", "--access.max_spend has no value"),
+        ("train --max-spend much", "access.max_spend = 'much': expected a number"),
+        ("train --max-spend -1", "access.max_spend is -1.0: choose 0 or more dollars"),
+        ("train --access.timeout_seconds 0", "access.timeout_seconds is 0.0: choose a number above 0"),
+        ("train --judges.agency ,", "judges.agency is ',': name a judge"),
+        ("train --judges.max_unscored_share 2", "judges.max_unscored_share is 2.0: choose a number from 0 to 1"),
+        ("demo --max-spend -2", "access.max_spend is -2.0"),
+        ("judge score --kind agency --input x --output y --max-spend -2", "access.max_spend is -2.0"),
         ("train --solo maybe", "'maybe' is not expected here"),
         ("train --solo=maybe", "solo = 'maybe': expected true or false"),
         ("train 7", "'7' is not expected here"),
@@ -80,6 +89,37 @@ def test_an_unknown_model_is_named(capsys, tmp_path):
     words = ("judge", "score", "--kind", "agency", "--input", rows, "--output", tmp_path / "out.jsonl")
     assert f"model '{name}' cannot be loaded" in complain(capsys, *words, "--model", name)
     assert "judge 'comity/other' is unknown" in complain(capsys, *words, "--model", "comity/other")
+
+
+def test_a_file_is_judged_behind_an_address_and_the_cost_is_told(capsys, tmp_path, monkeypatch):
+    rows, output, prices = tmp_path / "rows.jsonl", tmp_path / "out.jsonl", tmp_path / "prices.toml"
+    answers = ["one", "two", "one", "three"]
+    lines = [json.dumps({"id": str(n), "dilemma": "d", "answer": text}) for n, text in enumerate(answers)]
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # A dollar a word of the reply, and nothing else.
+    prices.write_text(f'[dollars_per_million_tokens]\n"{MODEL}" = {{ input = 0, output = 1e6 }}\n')
+    words = [
+        "judge", "score", "--kind", "agency", "--input", rows, "--output", output, "--model", MODEL,
+        "--access.cache", tmp_path / "v.sqlite", "--access.prices", prices, "--access.retries", 0,
+    ]  # fmt: skip
+    words = [str(word) for word in words]
+
+    def script(call):
+        return Act("status", status=500) if "three" in call.prompt else "4\nfair"
+
+    with serve(script) as server:
+        server.point(monkeypatch)
+        # 1,024 tokens may come back, which is more than 1,000 dollars.
+        assert "may cost 1024.0000" in complain(capsys, *words, "--max-spend", "1000")
+        assert not output.exists()
+        assert main([*words, "--max-spend", "2000"]) == 0
+        out = capsys.readouterr().out
+    assert "3 of 4 rows judged" in out
+    # Two distinct answers of two words each; the third failed.
+    assert "2 calls paid, 1 failed" in " ".join(out.split())
+    assert "4 out, 4.0000 dollars" in " ".join(out.split())
+    found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [(row["score"], row["reason"]) for row in found] == [(4.0, "fair")] * 3 + [(None, "http 500")]
 
 
 def test_a_missing_adapter_is_named(capsys, tmp_path, tiny_folder):
@@ -148,6 +188,8 @@ def test_help_texts_come_from_the_docstrings_under_the_fields():
     ("words", "joined"),
     [
         (["--seed", "3"], ["--seed=3"]),
+        (["--max-spend", "3"], ["--access.max_spend=3"]),
+        (["--max-spend=none"], ["--access.max_spend=none"]),
         (["--seed=3"], ["--seed=3"]),
         (["--model.lora-rank", "8"], ["--model.lora_rank=8"]),
         (["--optimization.learning-rate=-1e-5"], ["--optimization.learning_rate=-1e-5"]),
@@ -201,7 +243,7 @@ def test_rows_are_judged_by_a_local_model(capsys, tmp_path, tiny_folder):
     assert main([*words, "--model", str(tiny_folder)]) == 0
     assert capsys.readouterr().out.split() == [f"{out}:", "0", "of", "1", "rows", "judged"]
     assert json.loads(Path(out).read_text(encoding="utf-8")) == {
-        "id": "1", "dilemma": "d", "answer": "a", "mine": 7, "score": None,
+        "id": "1", "dilemma": "d", "answer": "a", "mine": 7, "score": None, "reason": "no verdict in the reply",
     }  # fmt: skip
 
 

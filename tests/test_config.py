@@ -216,7 +216,7 @@ def test_plain_values_are_json_values():
             for item in value:
                 check(item)
         else:
-            assert type(value) in (str, int, float, bool)
+            assert value is None or type(value) in (str, int, float, bool)
 
     check(to_plain(TrainConfig(trackers=("wandb",))))
     check(to_plain(EvaluateConfig()))

@@ -10,7 +10,7 @@ from comity.types import Sampling, Split
 
 __all__ = [
     "AccessConfig", "DemoConfig", "EvaluateConfig", "JudgeConfig", "ModelConfig", "NegotiationConfig",
-    "OptimizationConfig", "TrainConfig", "build", "load_config", "to_plain",
+    "OptimizationConfig", "ScoreConfig", "TrainConfig", "build", "load_config", "to_plain",
 ]  # fmt: skip
 
 
@@ -79,7 +79,7 @@ class AccessConfig:
     backoff_seconds: float = 2.0
     """The wait before the first retry; it doubles each time, up to a minute."""
     max_spend: float | None = None
-    """Dollars that a run may spend in all, over every resume; `none` sets no cap."""
+    """Dollars that a run may spend in all, over every resume (also `--max-spend`); `none` sets no cap."""
     cache: str = "runs/verdicts.sqlite"
     """The file of paid replies and of the ledger; `none` keeps them for this process alone."""
     prices: str = "shipped"
@@ -97,24 +97,43 @@ class AccessConfig:
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Who judges: `comity/embedded` is the shipped reward head; any other name is a local model given prompts."""
+    """Who judges: `comity/embedded`, a local model (folder, `hf/NAME`), or PROVIDER/MODEL as Inspect names them."""
 
     agreement: str = "comity/embedded"
     agency: str = "comity/embedded"
     """Besides: `self`, the policy of the moment with the judges' prompt (self-reward, in training only)."""
     satisfaction: str = "none"
     """Who says in an evaluation how far the answer gives each side what it wants: none, or a model given prompts."""
+    preference: str = "none"
+    """Who says in a comparison of models which of two answers is better: none for their scores, or a model."""
+    combine: Literal["mean", "median", "min"] = "median"
+    """How the verdicts of several judges, with commas between their names, become one."""
     heldout: bool = True
     """Let the second pair of heads, never trained against, score the same dialogues."""
     copy_limit: float = 0.8
     """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
 
+    reply_tokens: int = 1024
+    """Most tokens that a judge behind an address may write, thinking included."""
+    max_unscored_share: float = 0.5
+    """A training step with a larger share of rollouts without verdict is not taken, and the run stops."""
+
     def __post_init__(self) -> None:
+        _at_least(self, "judges.", reply_tokens=1)
         for name in ("agreement", "satisfaction"):
-            if getattr(self, name) == "self":
+            if "self" in getattr(self, name).split(","):
                 raise ConfigError(f"judges.{name} is self: only judges.agency can be the policy itself")
         if not 0 < self.copy_limit <= 1:
             raise ConfigError(f"judges.copy_limit is {self.copy_limit}: choose a number above 0 and at most 1")
+        if not 0 <= self.max_unscored_share <= 1:
+            raise ConfigError(f"judges.max_unscored_share is {self.max_unscored_share}: choose a number from 0 to 1")
+        for name in ("agreement", "agency"):
+            words = [word.strip() for word in getattr(self, name).split(",")]
+            if not all(words) or len(set(words)) < len(words):
+                raise ConfigError(
+                    f"judges.{name} is {getattr(self, name)!r}: name a judge, such as comity/embedded, or several "
+                    "different ones with commas between them"
+                )
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
     def __post_init__(self) -> None:
@@ -242,14 +262,22 @@ class EvaluateConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
         _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0)
-        if self.judges.agency == "self":
+        if "self" in self.judges.agency.split(","):
             raise ConfigError("judges.agency is self, which is another judge for each model: name one for all of them")
         for decoding in self.decoding or ("nothing",):
             if decoding not in ("greedy", "sampled"):
                 raise ConfigError(f"decoding has {decoding!r}: choose greedy, sampled or greedy,sampled")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Judge the rows of a file."""
+
+    access: AccessConfig = field(default_factory=AccessConfig)
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,10 @@ def evaluation_settings(config: DemoConfig) -> EvaluateConfig:
         model=train_config.model,
         negotiation=train_config.negotiation,
         judges=comparable_judges(train_config.judges),
+        access=train_config.access,
     )
 
 
 def comparable_judges(judges: JudgeConfig) -> JudgeConfig:
     """Return the judges of a comparison: a policy that rewards itself in training is judged by the embedded head."""
-    return dataclasses.replace(judges, agency=JudgeConfig().agency) if judges.agency == "self" else judges
+    return dataclasses.replace(judges, agency=JudgeConfig().agency) if "self" in judges.agency.split(",") else judges

@@ -5,6 +5,7 @@
     ├── DataError        a row of a data file is malformed (file, line, field, mend)
     ├── ModelError       a model, adapter or head cannot be loaded
     ├── RunError         a run directory is missing, foreign or damaged
+    ├── JudgeError       too many verdicts are missing for a training step
     └── SpendCapReached  the next question could cost more than is left; every paid reply is stored
 
 The command line prints `comity: error: MESSAGE` and exits with code 2; it never shows a traceback for these.
@@ -29,6 +30,10 @@ class ModelError(ComityError):
 
 class RunError(ComityError):
     """A run directory is missing, belongs to another configuration or is damaged."""
+
+
+class JudgeError(ComityError):
+    """Too many verdicts are missing for a training step."""
 
 
 class SpendCapReached(ComityError):

@@ -16,7 +16,7 @@ Message = dict[str, str]
 
 Tier = Literal["professional", "interpersonal", "everyday"]
 Split = Literal["train", "dev", "test"]
-Target = Literal["seat_0", "seat_1", "summary", "agreement", "agency", "satisfaction"]
+Target = Literal["seat_0", "seat_1", "summary", "agreement", "agency", "satisfaction", "preference"]
 Ending = Literal["agreed", "no_agreement", "answered", "failed"]
 Finish = Literal["stop", "length", "error"]
 

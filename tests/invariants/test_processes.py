@@ -101,24 +101,26 @@ def test_several_processes_equal_one(tiny_folder, alone, tmp_path, size):
     assert read_metrics(alone) != read_metrics(tmp_path / "run")
 
 
-def test_a_process_that_dies_ends_the_run_and_another_number_resumes_it(tiny_folder, alone, tmp_path):
-    run = tmp_path / "run"
+@pytest.mark.parametrize(("dying", "counts"), [(1, [2, 2, 2, 3]), (0, [2, 2, 3, 3])])
+def test_a_process_that_dies_ends_the_run_and_another_number_resumes_it(tiny_folder, alone, tmp_path, dying, counts):
+    # One process hangs in step 4, after checkpoint-2 and the rows of step 3, and is killed there. A writer that is left
+    # keeps step 3 as a checkpoint; without it the run goes on from checkpoint-2.
+    run, left = tmp_path / "run", 1 - dying
     with ExitStack() as stack:
-        # Rank 1 hangs in step 4, after checkpoint-2 and the rows of step 3, and is killed there.
-        processes = start_processes(stack, 2, tiny_folder, run, 4, "hang:4", "rank:1")
+        processes = start_processes(stack, 2, tiny_folder, run, 4, "hang:4", f"rank:{dying}")
         wait_for(run / "hanging", processes)
-        processes[1].kill()
+        processes[dying].kill()
         begun = time.monotonic()
-        _, error = processes[0].communicate(timeout=LIMIT_SECONDS)
+        _, error = processes[left].communicate(timeout=LIMIT_SECONDS)
         assert time.monotonic() - begun < 60  # not the group's timeout of 120 s: a closed connection is seen at once
-    assert processes[0].returncode == 1
+    assert processes[left].returncode == 1
     line = error.strip().splitlines()[-1]
-    assert line.startswith("RunError: process 0 of 2 lost the others (")
+    assert line.startswith(f"RunError: process {left} of 2 lost the others (")
     assert line.endswith("continue with --resume")
     assert len(read_metrics(run)) == 3
     (run / "hanging").unlink()
     run_processes(3, tiny_folder, run, 4, "resume")
-    assert [row["process/count"] for row in read_metrics(run)] == [2, 2, 3, 3]
+    assert [row["process/count"] for row in read_metrics(run)] == counts
     assert_close_runs(alone, run, 4)
 
 

@@ -17,11 +17,11 @@ FAILED = Completion("YES\nwell", finish="error")
         ("YES\nboth accept turns", True, "both accept turns"),
         ("no.", False, ""),
         ("No\n\nx", False, ""),
-        ("Yes, they do", None, ""),
-        ("YESNO", None, ""),
-        ("", None, ""),
-        ("I think\nYES", None, "YES"),
-        (FAILED, None, ""),
+        ("Yes, they do", None, "no verdict in the reply"),
+        ("YESNO", None, "no verdict in the reply"),
+        ("", None, "no verdict in the reply"),
+        ("I think\nYES", None, "no verdict in the reply"),
+        (FAILED, None, "the reply never came"),
     ],
 )
 def test_an_agreement_is_read_from_the_first_line(reply, agreed, reason):

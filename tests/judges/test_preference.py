@@ -2,7 +2,9 @@
 
 import pytest
 
-from comity.judges.preference import compare_both_orders, prefer_by_score, recall_scores
+from comity.engines.scripted import scripted_responder
+from comity.judges.preference import compare_both_orders, llm_preference_judge, prefer_by_score, recall_scores
+from comity.prompts import hash_template
 from comity.types import AnswerPair, Preference
 
 PAIRS = [AnswerPair("d", "good", "bad"), AnswerPair("d", "bad", "good"), AnswerPair("d", "good", "fair"),
@@ -42,3 +44,27 @@ def test_a_tie_against_a_choice_is_inconsistent():
     judge = say(lambda pair: "tie" if pair.first == "good" else "second")
     assert [item.outcome for item in compare_both_orders(judge, PAIRS[:1])] == ["inconsistent"]
     assert compare_both_orders(judge, []) == []
+
+
+def test_a_model_is_asked_in_both_orders_and_wins_ties_and_contradictions_are_told_apart():
+    replies = ["A", "A", "tie", "A\nlonger", "perhaps",  # as given
+               "B", "A", "TIE", "tie", "B"]  # the other way round  # fmt: skip
+    asked = []
+
+    def reply(request):
+        asked.append(request)
+        return replies[len(asked) - 1]
+
+    judge = llm_preference_judge(scripted_responder(reply), "scripted")
+    found = compare_both_orders(judge, [AnswerPair("d", f"one{n}", f"two{n}") for n in range(5)])
+    assert [item.outcome for item in found] == ["first", "inconsistent", "tie", "inconsistent", "unscored"]
+    assert [(item.forward, item.backward) for item in found][:2] == [("first", "first"), ("first", "second")]
+    first, swapped = asked[0].messages[0]["content"], asked[5].messages[0]["content"]
+    assert "<answer_a>one0</answer_a>\n<answer_b>two0</answer_b>" in first
+    assert "<answer_a>two0</answer_a>\n<answer_b>one0</answer_b>" in swapped
+    assert {request.target for request in asked} == {"preference"}
+
+
+def test_a_choice_that_did_not_come_says_why():
+    (word,) = llm_preference_judge(scripted_responder(["both"]), "scripted")([AnswerPair("d", "a", "b")])
+    assert word == Preference("scripted", hash_template("preference"), None, "no verdict in the reply")

@@ -30,7 +30,11 @@ def test_answers_gain_a_score_and_keep_their_fields(tmp_path):
     source, output = write(tmp_path / "in.jsonl", *rows), tmp_path / "new" / "out.jsonl"
     judge = llm_agency_judge(scripted_responder(["4\nfair", "nonsense", "0"]), "scripted")
     scored = score_file("agency", source, output, judge)
-    assert scored == [rows[0] | {"score": 4.0, "reason": "fair"}, rows[1] | {"score": None}, rows[2] | {"score": 0.0}]
+    assert scored == [
+        rows[0] | {"score": 4.0, "reason": "fair"},
+        rows[1] | {"score": None, "reason": "no verdict in the reply"},
+        rows[2] | {"score": 0.0},
+    ]
     assert read(output) == scored
     assert read(source) == rows
 

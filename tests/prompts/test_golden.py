@@ -88,10 +88,15 @@ def test_satisfaction(golden):
     golden("satisfaction_hostile", fill("satisfaction", dilemma=DILEMMA, objective="Win.", answer=HOSTILE))
 
 
+def test_preference(golden):
+    golden("preference", fill("preference", dilemma=DILEMMA, answer_a=ANSWER, answer_b=FIRST))
+    golden("preference_hostile", fill("preference", dilemma=DILEMMA, answer_a=HOSTILE, answer_b=ANSWER))
+
+
 def test_each_template_is_shown_by_a_test_here():
     names = {path.name.removesuffix(".txt") for path in resources.files("comity.prompts").iterdir()
              if path.name.endswith(".txt")}  # fmt: skip
     assert names == {
-        "agency", "agency_head", "agreement", "agreement_head", "dilemma", "negotiator", "opening", "reply",
-        "satisfaction", "solo", "summary", "summary_system",
+        "agency", "agency_head", "agreement", "agreement_head", "dilemma", "negotiator", "opening",
+        "preference", "reply", "satisfaction", "solo", "summary", "summary_system",
     }, "add a golden test for the new template"  # fmt: skip

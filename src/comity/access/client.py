@@ -56,7 +56,7 @@ class ModelAccess:
         return self._call(self._session.ask(questions, on_reply))
 
     def read_spend(self) -> list[Spend]:
-        """Return what this run spent so far, by account and model."""
+        """Return what this run spent on this model so far, by account."""
         return self._call(self._session.read_spend())
 
     def close(self) -> None:

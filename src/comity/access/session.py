@@ -77,8 +77,8 @@ class Session:
         return [replies[place] for place in range(len(questions))]
 
     async def read_spend(self) -> list[Spend]:
-        """Return what this run spent so far."""
-        return self._store.read_spend(self._run)
+        """Return what this run spent on this model so far."""
+        return [spend for spend in self._store.read_spend(self._run) if spend.model == self._provider.name]
 
     async def close(self) -> None:
         """Close the connections and the store."""

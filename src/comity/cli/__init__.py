@@ -16,7 +16,7 @@ from comity import __version__
 from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
-from comity.config import DemoConfig, EvaluateConfig, TrainConfig
+from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
 from comity.errors import ComityError, ConfigError
 
@@ -28,6 +28,7 @@ SETTINGS: dict[str, type[Any]] = {
     "negotiate": NegotiateConfig,
     "evaluate": EvaluateConfig,
     "demo": DemoConfig,
+    "plan": TrainConfig,
 }
 """Commands that take `--config` and settings."""
 
@@ -54,10 +55,17 @@ def run_command(words: Sequence[str]) -> None:
     """Parse the words and call the function of their command; raise ComityError for a user's error."""
     parser = build_parser(words[0] if words else "")
     kind = SETTINGS.get(words[0]) if words else None
-    if kind is None:
+    if list(words[:2]) == ["judge", "score"]:
+        arguments = parser.parse_args(join_values(words, ScoreConfig))
+        settings = read_settings(ScoreConfig, arguments)
+    elif kind is None:
         arguments, settings = parser.parse_args(words), None
     else:
         arguments, unknown = parser.parse_known_args(join_values(words, kind))
+        if words[0] == "plan":
+            from comity.cli.planning import settings_kind
+
+            arguments.config, kind = arguments.file, settings_kind(arguments.file)
         settings = read_settings(kind, arguments, unknown)
     rank, size = launched_as()
     if size > 1 and words[0] != "train":
@@ -83,32 +91,42 @@ def build_parser(chosen: str) -> Parser:
         "negotiate": (_negotiate, "play one dialogue live: comity negotiate DILEMMA --a GOAL --b GOAL"),
         "evaluate": (_evaluate, "compare models on tasks, or two adapters on held-out scenarios, paired"),
         "demo": (_demo, "train, evaluate and report in one go"),
+        "plan": (_plan, "say what a run will need: memory, tokens, time, judge calls and their price"),
     }
+    places = {"negotiate": " DILEMMA", "plan": " CONFIG [--device NAME] [--devices N]"}
     for name, (function, text) in texts.items():
-        place = " DILEMMA" if name == "negotiate" else ""
-        usage = f"comity {name}{place} [--config FILE] [--SETTING VALUE ...]"
+        file = "" if name == "plan" else " [--config FILE]"
+        usage = f"comity {name}{places.get(name, '')}{file} [--SETTING VALUE ...]"
         command = commands.add_parser(name, help=text, description=text, usage=usage, allow_abbrev=False)
         command.set_defaults(run_command=function)
         if name == "negotiate":
             command.add_argument("dilemma", metavar="DILEMMA", help="what the two sides negotiate about")
+        if name == "plan":
+            command.add_argument("file", type=Path, metavar="CONFIG", help="a TOML file of `comity train` or demo")
+        if name in ("plan", "train") and name == chosen:
+            from comity.cli.planning import add_plan_options
+
+            add_plan_options(command)
         if name == chosen:
             add_settings(command, SETTINGS[name])
     command = commands.add_parser("report", help="write RUN/report.html from a run directory")
     command.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     command.set_defaults(run_command=_report)
-    _add_judge(commands.add_parser("judge", help="judge a file, or fit the shipped judges anew"))
+    _add_judge(commands.add_parser("judge", help="judge a file, or fit the shipped judges anew"), chosen)
     add_data(commands.add_parser("data", help="validate, show, measure, import and generate scenario files"))
     _add_warm_start(commands.add_parser("warm-start", help="fit the warm-start adapter on the demonstrations"))
     return parser
 
 
-def _add_judge(parser: argparse.ArgumentParser) -> None:
+def _add_judge(parser: argparse.ArgumentParser, chosen: str) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     score = commands.add_parser("score", help="judge every row of a JSONL file")
     score.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows to judge")
     score.add_argument("--output", type=Path, required=True, metavar="FILE", help="the same rows with verdicts")
-    judge_help = "comity/embedded, or a local model that answers the judges' prompts (default: comity/embedded)"
+    judge_help = "as in judges.agency: comity/embedded, a local model, PROVIDER/MODEL (default: comity/embedded)"
     score.add_argument("--model", default="comity/embedded", metavar="NAME", help=judge_help)
+    if chosen == "judge":
+        add_settings(score, ScoreConfig)
     score.set_defaults(run_command=_score)
     calibrate = commands.add_parser("calibrate", help="fit the training and the held-out head on labelled rows")
     calibrate.add_argument("--labels", type=Path, metavar="FILE", help="labelled rows (default: the shipped ones)")
@@ -144,6 +162,14 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, console: "Console
 
         train(config, progress.on_step, progress.on_progress)
     print_line(console, f"{config.run}: {config.optimization.steps} steps done; see `comity report {config.run}`")
+
+
+def _plan(arguments: argparse.Namespace, config: TrainConfig | DemoConfig, console: "Console") -> None:
+    from comity.cli.planning import plan_run
+    from comity.cli.progress import print_line
+
+    for line in plan_run(config.train if isinstance(config, DemoConfig) else config, arguments):
+        print_line(console, line)
 
 
 def _negotiate(arguments: argparse.Namespace, config: NegotiateConfig, console: "Console") -> None:
@@ -188,10 +214,10 @@ def _report(arguments: argparse.Namespace, _: None, console: "Console") -> None:
     print_line(console, f"{write_report(arguments.run)} written")
 
 
-def _score(arguments: argparse.Namespace, _: None, console: "Console") -> None:
+def _score(arguments: argparse.Namespace, config: ScoreConfig, console: "Console") -> None:
     from comity.cli.judging import run_score
 
-    run_score(arguments, console)
+    run_score(arguments, config, console)
 
 
 def _calibrate(arguments: argparse.Namespace, _: None, console: "Console") -> None:

@@ -2,31 +2,46 @@
 
 import argparse
 import importlib.util
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from comity.access import Spend
 from comity.cli.progress import print_line
-from comity.config import JudgeConfig, ModelConfig
+from comity.config import JudgeConfig, ScoreConfig
 from comity.errors import ConfigError, DataError
-from comity.judges.labels import Kind
-from comity.types import AgencyJudge, AgreementJudge
 
 if TYPE_CHECKING:
     from comity.engines.local import LocalEngine
 
 
-def run_score(arguments: argparse.Namespace, console: Console) -> None:
-    """Judge every row of a file and say how many have a verdict."""
+def run_score(arguments: argparse.Namespace, config: ScoreConfig, console: Console) -> None:
+    """Judge every row of a file, say how many have a verdict and, for judges behind an address, what it cost."""
     _require_file("--input", arguments.input)
+    kind, model = arguments.kind, arguments.model
+    judges = JudgeConfig(agreement=model, agency=model, heldout=False)
+    from comity.judges.named import open_sources, split_names
     from comity.judges.score import score_file
 
-    judge = _build_judge(arguments.kind, arguments.model)
-    rows = score_file(arguments.kind, arguments.input, arguments.output, judge)
-    field = "score" if arguments.kind == "agency" else "agreed"
+    with closing(open_sources(split_names(model), judges, None, config.access, str(arguments.output))) as sources:
+        judge = sources.build_agency(model) if kind == "agency" else sources.build_agreement(model)
+        rows = score_file(kind, arguments.input, arguments.output, judge)
+        spends = sources.read_spend()
+    field = "score" if kind == "agency" else "agreed"
     judged = sum(row[field] is not None for row in rows)
     print_line(console, f"{arguments.output}: {judged} of {len(rows)} rows judged")
+    for spend in spends:
+        print_line(console, describe_spend(spend))
+
+
+def describe_spend(spend: Spend) -> str:
+    """Return what an account of a run spent, over all processes, in one line."""
+    dollars = f"{spend.dollars:.4f} dollars" if not spend.unpriced else f"{spend.unpriced} of unknown price"
+    failed = f", {spend.failed} failed" if spend.failed else ""
+    tokens = f"{spend.input_tokens} tokens in, {spend.output_tokens} out"
+    return f"{spend.model}: {spend.calls} calls paid{failed}, {tokens}, {dollars}"
 
 
 def run_calibrate(arguments: argparse.Namespace, console: Console) -> None:
@@ -73,20 +88,6 @@ def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
         seed=arguments.seed,
     )
     print_line(console, f"{arguments.out}: adapter written; use it with --model.adapter {arguments.out}")
-
-
-def _build_judge(kind: Kind, name: str) -> AgreementJudge | AgencyJudge:
-    from comity.engines.models import EMBEDDED
-    from comity.judges.llm import llm_agency_judge, llm_agreement_judge
-    from comity.judges.panel import EMBEDDED_JUDGE, build_panel
-
-    if name == EMBEDDED_JUDGE:
-        panel = build_panel(JudgeConfig(heldout=False), _load_engine(EMBEDDED), ModelConfig())
-        return panel.agency if kind == "agency" else panel.agreement
-    if name.startswith("comity/"):
-        raise ConfigError(f"judge {name!r} is unknown: the shipped one is {EMBEDDED_JUDGE}")
-    build = llm_agency_judge if kind == "agency" else llm_agreement_judge
-    return build(_load_engine(name), name)
 
 
 def _load_engine(name: str) -> "LocalEngine":

@@ -1,13 +1,14 @@
 """Play one dialogue in the terminal, message by message, with the judges' words."""
 
 import dataclasses
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from comity.config import JudgeConfig, ModelConfig, NegotiationConfig
+from comity.config import AccessConfig, JudgeConfig, ModelConfig, NegotiationConfig
 from comity.errors import ConfigError
 from comity.negotiation.protocol import advance, pending, start
 from comity.types import Check, Completion, Judged, Negotiation, Persona, Request, Scenario
@@ -35,6 +36,7 @@ class NegotiateConfig:
     model: ModelConfig = field(default_factory=lambda: ModelConfig(adapter=AUTO))
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
         for name in ("seed", "threads"):
@@ -53,8 +55,9 @@ def negotiate_live(dilemma: str, config: NegotiateConfig, console: Console) -> J
     console.print(Text(f"Dilemma: {printable(dilemma)}", style="bold"))
     for (name, colour), persona in zip(SEATS, scenario.personas, strict=True):
         console.print(Text(f"{name} wants: {printable(persona.objective)}", style=colour))
-    ended = _play(start(scenario), config, engine, panel, console)
-    judged = panel.judge([ended])[0]
+    with closing(panel):
+        ended = _play(start(scenario), config, engine, panel, console)
+        judged = panel.judge([ended])[0]
     _print_verdict(judged, console)
     return judged
 
@@ -73,7 +76,7 @@ def _load(config: NegotiateConfig) -> "tuple[LocalEngine, Panel]":
     if model.adapter == AUTO:
         model = dataclasses.replace(model, adapter="warm-start" if model.name == EMBEDDED else "none")
     engine = LocalEngine(load_policy(model), load_tokenizer(model.name), model.thinking)
-    return engine, build_panel(config.judges, engine, model)
+    return engine, build_panel(config.judges, engine, model, config.access, "negotiate")
 
 
 def _play(

@@ -6,8 +6,9 @@ import dataclasses
 import inspect
 import itertools
 import textwrap
+import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -44,7 +45,8 @@ class Option:
         if typing.get_origin(self.hint) is tuple:
             return "WORD,WORD"
         names = {int: "INTEGER", float: "NUMBER", bool: "[true|false]", Path: "PATH"}
-        return names.get(self.hint, "TEXT")
+        hint = typing.get_args(self.hint)[0] if isinstance(self.hint, types.UnionType) else self.hint
+        return names.get(hint, "TEXT")
 
     @property
     def help(self) -> str:
@@ -52,7 +54,7 @@ class Option:
         value = self.default
         if isinstance(value, tuple):
             value = ",".join(value) or "none"
-        shown = str(value).lower() if isinstance(value, bool) else str(value) or "empty"
+        shown = str(value).lower() if isinstance(value, bool | None) else str(value) or "empty"
         return f"{self.text} (default: {shown})".strip().replace("%", "%%")
 
 
@@ -90,7 +92,7 @@ def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
     """Write each setting among the words as `--key=value`.
 
     A bare `--flag` becomes `--flag=true`, `-` in keys becomes `_`, and values may begin with a minus sign. A setting of
-    several words takes all that follow up to the next option: `--models a=x b=y`.
+    several words takes all that follow up to the next option: `--models a=x b=y`. `--max-spend` needs no table before.
     """
     flags = {option.key: option.hint is bool for option in all_options(kind)}
     lists = {option.key for option in all_options(kind) if typing.get_origin(option.hint) is tuple}
@@ -99,11 +101,11 @@ def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
     while rest:
         word = rest.pop(0)
         name, equals, _ = word.removeprefix("--").partition("=")
-        key = name.replace("-", "_")
+        key = _full_key(name.replace("-", "_"), flags)
         if not word.startswith("--") or key not in flags:
             joined.append(word)
         elif equals:
-            joined.append(f"--{key}{word[2 + len(name) :]}")
+            joined.append(f"--{key}={word.partition('=')[2]}")
         elif flags[key]:
             follows = bool(rest) and rest[0].lower() in ("true", "false")
             joined.append(f"--{key}={rest.pop(0) if follows else 'true'}")
@@ -115,6 +117,13 @@ def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
         else:
             raise ConfigError(f"--{key} has no value: give --{key} VALUE")
     return joined
+
+
+def _full_key(key: str, known: Iterable[str]) -> str:
+    # The one setting that stops money from being spent needs no table before it.
+    if key != "max_spend":
+        return key
+    return next((full for full in known if full.endswith("access.max_spend")), key)
 
 
 def all_options(kind: type[Any]) -> list[Option]:

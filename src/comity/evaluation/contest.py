@@ -14,6 +14,7 @@ that was stopped goes on, and models, tasks, runs and pairs can be added later.
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,17 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
     if not missing:
         return rows
     players = load_players(config.model, folders)
-    panel = build_panel(config.judges, next(iter(players.values())).engine, config.model)
-    for batch in batch_matches(missing, config.batch):
+    engine = next(iter(players.values())).engine
+    with closing(build_panel(config.judges, engine, config.model, config.access, str(config.out))) as panel:
+        for batch in batch_matches(missing, config.batch):
 
-        def tell(states: Sequence[Negotiation], batch: Sequence[Match] = batch) -> None:
-            if on_batch is not None:
-                on_batch(describe_players(batch[0]), len(rows), len(known) + len(missing), states)
+            def tell(states: Sequence[Negotiation], batch: Sequence[Match] = batch) -> None:
+                if on_batch is not None:
+                    on_batch(describe_players(batch[0]), len(rows), len(known) + len(missing), states)
 
-        played = play_batch(config, batch, players, panel, tell)
-        append_rows(path, played)
-        rows.extend(played)
+            played = play_batch(config, batch, players, panel, tell)
+            append_rows(path, played)
+            rows.extend(played)
     return rows
 
 
@@ -158,7 +160,8 @@ def _describe_contest(
         "heads_sha256": heads,
         **{f"model.{key}": value for key, value in plain["model"].items() if key not in ("adapter", "device")},
         **{f"negotiation.{key}": value for key, value in plain["negotiation"].items()},
-        **{f"judges.{key}": value for key, value in plain["judges"].items()},
+        # Pairs are compared later, and another share of missing verdicts changes none of them.
+        **{f"judges.{k}": v for k, v in plain["judges"].items() if k not in ("preference", "max_unscored_share")},
     }
     texts: dict[str, Any] = {
         kind: hashlib.sha256(repr(tuple(scenarios)).encode()).hexdigest() for kind, scenarios in tasks.items()

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from comity.config import EvaluateConfig
@@ -23,11 +24,19 @@ def evaluate_models(
 ) -> dict[str, Any]:
     """Compare the models that `config.models` names and return what `results.json` holds.
 
-    Without a `preference` judge, answers are compared by their stored scores: the held-out judge's where there is one.
+    Pairs of answers are compared by `preference`, else by the judge that `judges.preference` names, else by their
+    stored scores: the held-out judge's where there is one.
     """
     require_packages()
     rows = play_contest(config, on_batch)
-    return summarize_folder(config, rows, preference)
+    name = config.judges.preference
+    if preference is not None or name == "none":
+        return summarize_folder(config, rows, preference)
+    from comity.evaluation.preferences import NamedPreferenceJudge
+    from comity.judges.named import open_sources
+
+    with closing(open_sources((name,), config.judges, None, config.access, str(config.out))) as sources:
+        return summarize_folder(config, rows, NamedPreferenceJudge(name, sources.build_preference(name)))
 
 
 def summarize_folder(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from comity.types import Negotiation, Scenario
 OnProgress = Callable[[str, Sequence[Negotiation]], None]
 FREE = (
     "before", "after", "out", "threads", "models", "tasks", "open_ended", "transfer", "runs", "decoding", "pairs",
-    "batch", "tie_margin",
+    "batch", "tie_margin", "access",
 )  # fmt: skip
 """Settings that do not change the dialogues of one side."""
 
@@ -53,9 +54,9 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
             continue
         model = load_adapted(config.model, adapter)
         engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
-        panel = build_panel(config.judges, engine, config.model)
         progress = None if on_progress is None else functools.partial(on_progress, name)
-        rows = play_scenarios(config, scenarios, engine, panel, progress)
+        with closing(build_panel(config.judges, engine, config.model, config.access, str(config.out))) as panel:
+            rows = play_scenarios(config, scenarios, engine, panel, progress)
         (config.out / f"{name}.settings.json").unlink(missing_ok=True)  # it belongs to the file replaced next
         write_rows(config.out / f"{name}.jsonl", rows)
         write_json(config.out / f"{name}.settings.json", key)

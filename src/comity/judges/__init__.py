@@ -5,7 +5,10 @@ features    a row as a prompt, and the base model's hidden states pooled over it
 head        the fitted ridge head: predict, save, load
 copying     rules against texts that repeat themselves or copy what they answer
 embedded    both judges from a head and the frozen base model
-llm         both judges from any responder that answers the judge prompts
+llm         both judges from whoever answers the judge prompts, behind an address too
+named       what a judge's name means, and the judge behind it
+ensemble    several judges as one
+preference  which of two answers is better, asked in both orders
 calibrate   fit a head, with its settings chosen by cross-validation, and test it on held-out rows
 selection   the cross-validation behind `calibrate`
 metrics     what a head's scores are measured by

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from comity.engines.local import LocalEngine, split_batches
 from comity.judges.labels import Kind
-from comity.prompts import load_template, neutralise
+from comity.prompts import load_template, quote_line
 from comity.types import Answer, RoundEnding
 
 TEMPLATES: dict[Kind, str] = {"agency": "agency_head", "agreement": "agreement_head"}
@@ -40,13 +40,17 @@ class Prompt:
 
 
 def render_prompt(kind: Kind, item: Answer | RoundEnding) -> Prompt:
-    """Fill the head's template with one row and keep where its parts stand."""
+    """Fill the head's template with one row and keep where its parts stand.
+
+    A text stays on one line, so it cannot forge a line of the prompt. It is cut after it was made safe: else letters
+    that show nothing could fill all of what the judge reads.
+    """
     template = load_template(TEMPLATES[kind])
     text, parts, place = "", {}, 0
     for match in re.finditer(r"\{([a-z_]+)\}", template):
         name = match.group(1)
         text += template[place : match.start()]
-        value = neutralise(getattr(item, name)[:LONGEST_TEXT])
+        value = quote_line(getattr(item, name))[:LONGEST_TEXT].rstrip()
         parts[name] = (len(text), len(text) + len(value))
         text, place = text + value, match.end()
     parts["tail"] = (len(text), len(text) + len(template) - place)

@@ -1,7 +1,9 @@
-"""The judges from any responder that answers the judge prompts: a local model, a server, a script or a human."""
+"""The judges from whoever answers the judge prompts: a local model, a script, a human, a model behind an address."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from comity.access import ModelAccess, Question, Reply
 from comity.prompts import fill, hash_template, parse_agency, parse_agreement
 from comity.types import (
     AgencyJudge,
@@ -17,10 +19,24 @@ from comity.types import (
 )
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=64)
+NO_VERDICT = "no verdict in the reply"
+
+Ask = Callable[[Target, Sequence[str]], list[Reply]]
+"""Answers filled templates of one kind, in order."""
 
 
 def llm_agreement_judge(respond: Responder, name: str) -> AgreementJudge:
     """Return a judge of round endings; `agreed` and `score` are None when the reply has no verdict."""
+    return prompted_agreement_judge(partial(ask_responder, respond), name)
+
+
+def llm_agency_judge(respond: Responder, name: str) -> AgencyJudge:
+    """Return a judge of answers; `score` is None when the reply has no whole number from 0 to 5."""
+    return prompted_agency_judge(partial(ask_responder, respond), name)
+
+
+def prompted_agreement_judge(ask: Ask, name: str) -> AgreementJudge:
+    """Return a judge of round endings; a verdict that did not come is None and its text says why."""
 
     def judge(endings: Sequence[RoundEnding]) -> list[Verdict]:
         prompts = [
@@ -34,32 +50,52 @@ def llm_agreement_judge(respond: Responder, name: str) -> AgreementJudge:
             )
             for ending in endings
         ]
-        return [_read_agreement(name, completion) for completion in _ask(respond, "agreement", prompts)]
+        return [_read_agreement(name, reply) for reply in ask("agreement", prompts)]
 
     return judge
 
 
-def llm_agency_judge(respond: Responder, name: str) -> AgencyJudge:
-    """Return a judge of answers; `score` is None when the reply has no whole number from 0 to 5."""
+def prompted_agency_judge(ask: Ask, name: str) -> AgencyJudge:
+    """Return a judge of answers; a score that did not come is None and its text says why."""
 
     def judge(answers: Sequence[Answer]) -> list[Verdict]:
         prompts = [fill("agency", dilemma=answer.dilemma, answer=answer.answer) for answer in answers]
-        return [_read_agency(name, completion) for completion in _ask(respond, "agency", prompts)]
+        return [_read_agency(name, reply) for reply in ask("agency", prompts)]
 
     return judge
 
 
-def _ask(respond: Responder, target: Target, prompts: Sequence[str]) -> Sequence[Completion]:
+def ask_responder(respond: Responder, target: Target, prompts: Sequence[str]) -> list[Reply]:
+    """Ask anything that answers requests, greedily."""
     requests = [Request(target, ({"role": "user", "content": prompt},), GREEDY, seed=0) for prompt in prompts]
-    return respond(requests) if requests else []
+    return [_to_reply(completion) for completion in (respond(requests) if requests else [])]
 
 
-def _read_agreement(name: str, completion: Completion) -> Verdict:
-    agreed, reason = (None, "") if completion.finish == "error" else parse_agreement(completion.text)
-    score = None if agreed is None else float(agreed)
-    return Verdict(name, hash_template("agreement"), score, reason, agreed)
+def ask_access(access: ModelAccess, reply_tokens: int, target: Target, prompts: Sequence[str]) -> list[Reply]:
+    """Ask a model behind an address, greedily; the prompt's template is the one named `target`."""
+    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=reply_tokens)
+    template_hash = hash_template(target)
+    return access.ask(
+        [
+            Question(({"role": "user", "content": prompt},), sampling, template_hash, f"judge/{target}")
+            for prompt in prompts
+        ]
+    )
 
 
-def _read_agency(name: str, completion: Completion) -> Verdict:
-    score, reason = (None, "") if completion.finish == "error" else parse_agency(completion.text)
-    return Verdict(name, hash_template("agency"), score, reason)
+def _to_reply(completion: Completion) -> Reply:
+    failed = completion.finish == "error"
+    return Reply(None, "the reply never came") if failed else Reply(completion.text)
+
+
+def _read_agreement(name: str, reply: Reply) -> Verdict:
+    agreed, reason = (None, "") if reply.text is None else parse_agreement(reply.text)
+    if agreed is None:
+        return Verdict(name, hash_template("agreement"), None, reply.problem or NO_VERDICT)
+    return Verdict(name, hash_template("agreement"), float(agreed), reason, agreed)
+
+
+def _read_agency(name: str, reply: Reply) -> Verdict:
+    score, reason = (None, "") if reply.text is None else parse_agency(reply.text)
+    text = reason if score is not None else reply.problem or NO_VERDICT
+    return Verdict(name, hash_template("agency"), score, text)

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from comity.config import JudgeConfig, ModelConfig
+from comity.access import Spend
+from comity.config import AccessConfig, JudgeConfig, ModelConfig
 from comity.engines.local import LocalEngine
-from comity.engines.models import EMBEDDED, load_model, load_tokenizer
-from comity.errors import ConfigError
-from comity.judges.embedded import build_agency_judge, build_agreement_judge, load_shipped_head
-from comity.judges.llm import llm_agency_judge, llm_agreement_judge
-from comity.judges.satisfaction import llm_satisfaction_judge
+from comity.engines.models import EMBEDDED
+from comity.judges.embedded import EMBEDDED_JUDGE
+from comity.judges.named import JudgeSources, open_sources, split_names
 from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
 
-EMBEDDED_JUDGE = "comity/embedded"
+SHIPPED_ACCESS = AccessConfig()
 SELF_JUDGE = "self"
 
 
@@ -26,6 +25,22 @@ class Panel:
     heldout_agreement: AgreementJudge | None = None
     heldout_agency: AgencyJudge | None = None
     satisfaction: SatisfactionJudge | None = None
+    sources: JudgeSources | None = None
+    """What the judges are made of; closed with the panel."""
+
+    def read_spend(self) -> list[Spend]:
+        """Return what this run spent on its judges so far, in every process; [] when none is behind an address."""
+        return self.sources.read_spend() if self.sources is not None else []
+
+    @property
+    def costs_money(self) -> bool:
+        """Return whether a judge is behind an address."""
+        return self.sources is not None and bool(self.sources.external)
+
+    def close(self) -> None:
+        """Close the connections of judges behind addresses."""
+        if self.sources is not None:
+            self.sources.close()
 
     def judge(self, negotiations: Sequence[Negotiation], gated: bool = True) -> list[Judged]:
         """Score ended negotiations: the joint answer where there is one, 0 where they did not agree.
@@ -60,51 +75,32 @@ class Panel:
         return {i: verdict.agreed for i, verdict in zip(played, verdicts, strict=True)}
 
 
-def build_panel(judges: JudgeConfig, engine: LocalEngine, model: ModelConfig) -> Panel:
-    """Build the judges that the settings name; embedded heads read the frozen base of `engine` when it is theirs.
+def build_panel(
+    judges: JudgeConfig,
+    engine: LocalEngine,
+    model: ModelConfig,
+    access: AccessConfig = SHIPPED_ACCESS,
+    run: str = "",
+) -> Panel:
+    """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` when it is theirs.
 
-    A judge named otherwise is a local model that answers the judges' prompts.
+    What judges behind an address cost is booked under `run`.
     """
-    names = {judges.agreement, judges.agency}
-    needs_base = EMBEDDED_JUDGE in names or judges.heldout
-    base = engine if model.name == EMBEDDED or not needs_base else _plain_engine(EMBEDDED)
-    # The policy that judges itself answers through the engine that plays, with its adapter of the moment.
-    others = {SELF_JUDGE: engine} if judges.agency == SELF_JUDGE else {}
-    ours = {EMBEDDED_JUDGE, SELF_JUDGE, "none"}
-    others |= {name: _plain_engine(name) for name in sorted((names | {judges.satisfaction}) - ours)}
-    limit = judges.copy_limit
-
-    def agreement(which: str) -> AgreementJudge:
-        return build_agreement_judge(base, load_shipped_head("agreement", which), limit)
-
-    def agency(which: str) -> AgencyJudge:
-        return build_agency_judge(base, load_shipped_head("agency", which), limit)
-
+    names = {*split_names(judges.agreement), *split_names(judges.agency)}
+    names |= {EMBEDDED_JUDGE} if judges.heldout else set()
+    names |= {judges.satisfaction} - {"none"}
+    sources = open_sources(names - {SELF_JUDGE}, judges, engine if model.name == EMBEDDED else None, access, run)
+    if SELF_JUDGE in names:
+        # The policy that judges itself answers through the engine that plays, with its adapter of the moment.
+        sources.local[SELF_JUDGE] = engine
     return Panel(
-        agreement=(
-            agreement("training")
-            if judges.agreement == EMBEDDED_JUDGE
-            else llm_agreement_judge(others[judges.agreement], judges.agreement)
-        ),
-        agency=(
-            agency("training")
-            if judges.agency == EMBEDDED_JUDGE
-            else llm_agency_judge(others[judges.agency], judges.agency)
-        ),
-        heldout_agreement=agreement("heldout") if judges.heldout else None,
-        heldout_agency=agency("heldout") if judges.heldout else None,
-        satisfaction=(
-            None
-            if judges.satisfaction == "none"
-            else llm_satisfaction_judge(others[judges.satisfaction], judges.satisfaction)
-        ),
+        agreement=sources.build_agreement(judges.agreement),
+        agency=sources.build_agency(judges.agency),
+        heldout_agreement=sources.build_agreement(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
+        heldout_agency=sources.build_agency(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
+        satisfaction=None if judges.satisfaction == "none" else sources.build_satisfaction(judges.satisfaction),
+        sources=sources,
     )
-
-
-def _plain_engine(name: str) -> LocalEngine:
-    if name.startswith("comity/"):
-        raise ConfigError(f"judge {name!r} is unknown: the shipped one is {EMBEDDED_JUDGE}")
-    return LocalEngine(load_model(name), load_tokenizer(name))
 
 
 def _answer(negotiation: Negotiation) -> Answer:

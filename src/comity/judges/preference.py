@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from comity.types import AgencyJudge, Answer, AnswerPair, Choice, Preference, PreferenceJudge, Verdict
+from comity.access import Reply
+from comity.judges.llm import NO_VERDICT, Ask, ask_responder
+from comity.prompts import fill, hash_template, parse_preference
+from comity.types import AgencyJudge, Answer, AnswerPair, Choice, Preference, PreferenceJudge, Responder, Verdict
 
 Consistent = Literal["first", "second", "tie", "inconsistent", "unscored"]
 SWAPPED: Mapping[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
@@ -21,6 +25,23 @@ class Comparison:
     forward: Choice | None
     backward: Choice | None
     outcome: Consistent
+
+
+def llm_preference_judge(respond: Responder, name: str) -> PreferenceJudge:
+    """Return a pairwise judge; `choice` is None when the reply's first line is not A, B or TIE."""
+    return prompted_preference_judge(partial(ask_responder, respond), name)
+
+
+def prompted_preference_judge(ask: Ask, name: str) -> PreferenceJudge:
+    """Return a pairwise judge; a choice that did not come is None and its text says why."""
+
+    def judge(pairs: Sequence[AnswerPair]) -> list[Preference]:
+        prompts = [
+            fill("preference", dilemma=pair.dilemma, answer_a=pair.first, answer_b=pair.second) for pair in pairs
+        ]
+        return [_read(name, reply) for reply in ask("preference", prompts)]
+
+    return judge
 
 
 def prefer_by_score(judge: AgencyJudge, margin: float) -> PreferenceJudge:
@@ -55,6 +76,12 @@ def compare_both_orders(judge: PreferenceJudge, pairs: Sequence[AnswerPair]) -> 
     forward = [word.choice for word in words[: len(pairs)]]
     backward = [None if word.choice is None else SWAPPED[word.choice] for word in words[len(pairs) :]]
     return [Comparison(one, other, _join(one, other)) for one, other in zip(forward, backward, strict=True)]
+
+
+def _read(name: str, reply: Reply) -> Preference:
+    choice, reason = (None, "") if reply.text is None else parse_preference(reply.text)
+    text = reason if choice is not None else reply.problem or NO_VERDICT
+    return Preference(name, hash_template("preference"), choice, text)
 
 
 def _join(forward: Choice | None, backward: Choice | None) -> Consistent:

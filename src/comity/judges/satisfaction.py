@@ -6,26 +6,29 @@ topic, not whether the goal is met.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from comity.access import Reply
+from comity.judges.llm import NO_VERDICT, Ask, ask_responder
 from comity.prompts import fill, hash_template, parse_satisfaction
-from comity.types import Completion, Request, Responder, Sampling, SatisfactionJudge, Stake, Verdict
-
-GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=64)
+from comity.types import Responder, SatisfactionJudge, Stake, Verdict
 
 
 def llm_satisfaction_judge(respond: Responder, name: str) -> SatisfactionJudge:
     """Return a judge of stakes; `score` is None when the reply has no whole number from 0 to 5."""
+    return prompted_satisfaction_judge(partial(ask_responder, respond), name)
+
+
+def prompted_satisfaction_judge(ask: Ask, name: str) -> SatisfactionJudge:
+    """Return a judge of stakes; a score that did not come is None and its text says why."""
 
     def judge(stakes: Sequence[Stake]) -> list[Verdict]:
         prompts = [
             fill("satisfaction", dilemma=stake.dilemma, objective=stake.objective, answer=stake.answer)
             for stake in stakes
         ]
-        requests = [
-            Request("satisfaction", ({"role": "user", "content": prompt},), GREEDY, seed=0) for prompt in prompts
-        ]
-        return [_read(name, completion) for completion in (respond(requests) if requests else [])]
+        return [_read(name, reply) for reply in ask("satisfaction", prompts)]
 
     return judge
 
@@ -49,6 +52,7 @@ def judge_satisfaction(
     return judged
 
 
-def _read(name: str, completion: Completion) -> Verdict:
-    score, reason = (None, "") if completion.finish == "error" else parse_satisfaction(completion.text)
-    return Verdict(name, hash_template("satisfaction"), score, reason)
+def _read(name: str, reply: Reply) -> Verdict:
+    score, reason = (None, "") if reply.text is None else parse_satisfaction(reply.text)
+    text = reason if score is not None else reply.problem or NO_VERDICT
+    return Verdict(name, hash_template("satisfaction"), score, text)

@@ -164,6 +164,8 @@ class PolicyOptimizer:
     """The adapter that the run began with, kept when a KL penalty needs it."""
     lagged: dict[str, Tensor]
     """The adapter of a lagged opponent; empty for other opponents."""
+    last_step: int = 0
+    """The step whose gradients were applied last, 0 before any."""
 
     @staticmethod
     def create(model: PreTrainedModel, settings: OptimizationConfig) -> "PolicyOptimizer":
@@ -230,6 +232,7 @@ class PolicyOptimizer:
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.settings.max_grad_norm or float("inf"))
         self.adam.step()
+        self.last_step = step
         self.adam.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, parameter in self.parameters.items():

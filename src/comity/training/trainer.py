@@ -7,6 +7,7 @@ step's dialogues, and the first one writes the run directory.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 from comity.config import OptimizationConfig, TrainConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
-from comity.errors import ConfigError
+from comity.errors import ComityError, ConfigError
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -62,6 +63,7 @@ from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.samples import make_samples
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
+from comity.training.verdicts import require_verdicts, summarize_spend
 from comity.types import Judged, Negotiation
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -98,8 +100,9 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
     session = open_session(config, dilemmas, pairs, processes)
-    run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
-    run_steps(session, on_step, on_progress)
+    with closing(session.panel):
+        run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
+        run_steps(session, on_step, on_progress)
     processes.close()
     return session
 
@@ -126,7 +129,13 @@ def run_steps(session: Session, on_step: OnStep | None = None, on_progress: OnPr
     for step in range(done + 1, config.optimization.steps + 1):
         if budget and sampled >= budget:
             break
-        metrics = train_step(session, step, on_progress)
+        try:
+            metrics = train_step(session, step, on_progress)
+        except ComityError:
+            # A step that cannot be judged or paid for was not taken: what was learned before it is kept.
+            if writes and step - 1 > done and session.optimizer.last_step != step:
+                save_checkpoint(config.run, step - 1, session.model, session.optimizer, config.keep_checkpoints)
+            raise
         sampled += metrics["sampled/tokens"]
         is_last = step == config.optimization.steps or bool(budget and sampled >= budget)
         if writes:
@@ -160,7 +169,7 @@ def open_session(
     """Load the policy, its engine, the judges and the optimiser."""
     model = load_policy(config.model)
     engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
-    panel = build_panel(config.judges, engine, config.model)
+    panel = build_panel(config.judges, engine, config.model, config.access, str(config.run))
     optimizer = PolicyOptimizer.create(model, config.optimization)
     return Session(config, model, engine, panel, optimizer, dilemmas, pairs, processes)
 
@@ -171,9 +180,12 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     settings = config.optimization
     session.engine.policy_version = step - 1
     clock = Clock()
+    spent = run_on_writer(processes, session.panel.read_spend)
     played = _play_groups(session, step, clock, on_progress)
     with clock.measure("judge"):
         judged = session.panel.judge(played, settings.agreement_gate)
+    everyone = [item for part in processes.gather_on_writer(judged) for item in part]
+    run_on_writer(processes, lambda: require_verdicts(everyone, step, config.judges.max_unscored_share))
     rewards = [np.nan if item.reward is None else item.reward for item in judged]
     rewards_SG = np.array([reward for part in processes.gather(rewards) for reward in part], dtype=np.float64).reshape(
         settings.scenarios_per_step, settings.group_size
@@ -184,8 +196,9 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     pad_id = session.engine.tokenizer.pad_token_id
     with clock.measure("update"):
         update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
-    everyone = [item for part in processes.gather_on_writer(judged) for item in part]
     told = run_on_writer(processes, lambda: _write_dialogues(config, step, everyone, rewards_SG, advantages_SG))
+    if session.panel.costs_money:
+        told |= run_on_writer(processes, lambda: summarize_spend(spent, session.panel.read_spend()))
     return {"step": float(step)} | told | update | _largest(processes.gather(clock.metrics()))
 
 

@@ -1,0 +1,39 @@
+"""Whether a step has verdicts enough to learn from, and what they cost."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from comity.access import Spend
+from comity.errors import JudgeError
+from comity.types import Judged
+
+
+def require_verdicts(judged: Sequence[Judged], step: int, limit: float) -> None:
+    """Raise JudgeError when more rollouts lack a verdict than `limit`, a share."""
+    unscored = [item for item in judged if item.reward is None]
+    if len(unscored) <= limit * len(judged):
+        return
+    ((reason, _),) = Counter(_find_reason(item) for item in unscored).most_common(1)
+    kept = f" and checkpoint-{step - 1} is kept" if step > 1 else ""
+    raise JudgeError(
+        f"judges.max_unscored_share is {limit}, but {len(unscored)} of {len(judged)} rollouts of step {step} have no "
+        f"verdict (mostly: {reason}); the step was not taken{kept}: mend the judge and run the same command with --resume"
+    )
+
+
+def _find_reason(judged: Judged) -> str:
+    if judged.negotiation.ending == "failed":
+        return "a reply of the dialogue failed"
+    missing = [verdict.text for verdict in judged.verdicts if verdict.score is None]
+    missing += [check.reason for check in judged.negotiation.checks if check.agreed is None]
+    return missing[0][:200] if missing and missing[0] else "no verdict in the reply"
+
+
+def summarize_spend(before: Sequence[Spend], after: Sequence[Spend]) -> dict[str, float]:
+    """Return what one step paid for: calls and dollars, and the calls whose price is unknown where there are any."""
+    metrics = {
+        "spend/calls": float(sum(s.calls for s in after) - sum(s.calls for s in before)),
+        "spend/dollars": sum(s.dollars for s in after) - sum(s.dollars for s in before),
+    }
+    unpriced = sum(s.unpriced for s in after) - sum(s.unpriced for s in before)
+    return metrics | ({"spend/unpriced": float(unpriced)} if unpriced else {})
