@@ -10,7 +10,7 @@ from comity.types import Sampling, Split
 
 __all__ = [
     "AccessConfig", "DemoConfig", "EvaluateConfig", "JudgeConfig", "ModelConfig", "NegotiationConfig",
-    "OptimizationConfig", "ScoreConfig", "TrainConfig", "build", "load_config", "to_plain",
+    "OptimizationConfig", "ScoreConfig", "StudyConfig", "TrainConfig", "build", "load_config", "to_plain",
 ]  # fmt: skip
 
 
@@ -296,6 +296,25 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "", scenarios=1, samples=1, evaluation_seed=0)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Train every arm with every seed, compare them all with the model they began with, and report."""
+
+    run: Path = Path("runs/study")
+    """Where runs, comparison and report lie; an unfinished study is continued."""
+    arms: tuple[str, ...] = ("multi-agent=configs/demo.toml", "single-agent=configs/baseline.toml")
+    """NAME=FILE of each arm: a recipe of `comity demo`, of which the table `train` counts."""
+    seeds: int = 3
+    """Each arm is trained with the seeds 0 to this number minus 1."""
+    match_tokens: tuple[str, ...] = ()
+    """ARM:OTHER: train ARM until it has sampled as many tokens as OTHER did with the same seed."""
+    evaluation: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """How they are compared; `models` and `out` follow from the study."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "", seeds=1)
 
 
 def _at_least(settings: Any, prefix: str, **minima: float) -> None:

@@ -16,7 +16,7 @@ from comity import __version__
 from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
-from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, TrainConfig
+from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, StudyConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
 from comity.errors import ComityError, ConfigError
 
@@ -28,6 +28,7 @@ SETTINGS: dict[str, type[Any]] = {
     "negotiate": NegotiateConfig,
     "evaluate": EvaluateConfig,
     "demo": DemoConfig,
+    "study": StudyConfig,
     "plan": TrainConfig,
 }
 """Commands that take `--config` and settings."""
@@ -91,6 +92,7 @@ def build_parser(chosen: str) -> Parser:
         "negotiate": (_negotiate, "play one dialogue live: comity negotiate DILEMMA --a GOAL --b GOAL"),
         "evaluate": (_evaluate, "compare models on tasks, or two adapters on held-out scenarios, paired"),
         "demo": (_demo, "train, evaluate and report in one go"),
+        "study": (_study, "train several recipes with several seeds and compare them all"),
         "plan": (_plan, "say what a run will need: memory, tokens, time, judge calls and their price"),
     }
     places = {"negotiate": " DILEMMA", "plan": " CONFIG [--device NAME] [--devices N]"}
@@ -109,7 +111,7 @@ def build_parser(chosen: str) -> Parser:
             add_plan_options(command)
         if name == chosen:
             add_settings(command, SETTINGS[name])
-    command = commands.add_parser("report", help="write RUN/report.html from a run directory")
+    command = commands.add_parser("report", help="write RUN/report.html from a run directory or a comparison of models")
     command.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     command.set_defaults(run_command=_report)
     _add_judge(commands.add_parser("judge", help="judge a file, or fit the shipped judges anew"), chosen)
@@ -207,11 +209,19 @@ def _demo(arguments: argparse.Namespace, config: DemoConfig, console: "Console")
     print_line(console, f"{page} shows figures and dialogues; {config.run / 'summary.json'} holds the result")
 
 
+def _study(arguments: argparse.Namespace, config: StudyConfig, console: "Console") -> None:
+    from comity.cli.comparing import run_study_command
+
+    run_study_command(config, console)
+
+
 def _report(arguments: argparse.Namespace, _: None, console: "Console") -> None:
     from comity.cli.progress import print_line
+    from comity.report.contest import is_contest, write_contest_report
     from comity.report.report import write_report
 
-    print_line(console, f"{write_report(arguments.run)} written")
+    write = write_contest_report if is_contest(arguments.run) else write_report
+    print_line(console, f"{write(arguments.run)} written")
 
 
 def _score(arguments: argparse.Namespace, config: ScoreConfig, console: "Console") -> None:

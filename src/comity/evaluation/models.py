@@ -28,7 +28,13 @@ def evaluate_models(
     stored scores: the held-out judge's where there is one.
     """
     require_packages()
-    rows = play_contest(config, on_batch)
+    return summarize_judged(config, play_contest(config, on_batch), preference)
+
+
+def summarize_judged(
+    config: EvaluateConfig, rows: Sequence[Row], preference: "NamedPreferenceJudge | None" = None
+) -> dict[str, Any]:
+    """Do as `summarize_folder`, with the judge that `judges.preference` names where none is given."""
     name = config.judges.preference
     if preference is not None or name == "none":
         return summarize_folder(config, rows, preference)

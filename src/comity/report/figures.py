@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,12 @@ def draw_forest(comparison: Comparison) -> Figure | None:
         for place, (factor, unit, measures) in enumerate(panels):
             _draw_panel(figure.add_subplot(grid[place]), factor, unit, measures)
     return figure
+
+
+def page_style() -> AbstractContextManager[None]:
+    """Return the context in which every figure of a page is drawn."""
+    context: AbstractContextManager[None] = rc_context(_STYLE)
+    return context
 
 
 def save_figure(figure: Figure, name: str, folder: Path) -> None:
