@@ -244,6 +244,10 @@ class EvaluateConfig:
     """Dialogues of `models` that are played and written down together."""
     tie_margin: float = 0.25
     """Two answers whose scores differ by at most this are a tie."""
+    ifeval: str = "none"
+    """A file of IFEval's prompts to measure `models` on (input_data.jsonl of its authors), or none."""
+    ifeval_tokens: int = 1024
+    """Longest answer to a prompt of IFEval."""
     before: str = "none"
     """Without `models`, the first adapter: none, warm-start or a PEFT folder."""
     after: str = "warm-start"
@@ -265,7 +269,7 @@ class EvaluateConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0)
+        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0, ifeval_tokens=1)
         if "self" in self.judges.agency.split(","):
             raise ConfigError("judges.agency is self, which is another judge for each model: name one for all of them")
         for decoding in self.decoding or ("nothing",):

@@ -16,6 +16,7 @@ from typing import Any
 from comity.config import DemoConfig, EvaluateConfig, StudyConfig, TrainConfig, load_config
 from comity.demo import comparable_judges
 from comity.errors import ConfigError
+from comity.evaluation.ability import answer_prompts, require_checker
 from comity.evaluation.contest import OnBatch, play_contest
 from comity.evaluation.models import require_packages, summarize_folder, summarize_judged
 from comity.report.contest import write_contest_report
@@ -35,6 +36,8 @@ def run_study(config: StudyConfig, on_step: OnStep | None = None, on_batch: OnBa
     `on_step` gets the run's name, the step and its metrics. Raise ConfigError for bad arms before anything is trained.
     """
     require_packages()
+    if config.evaluation.ifeval != "none":
+        require_checker()
     arms = load_arms(config)
     matches = parse_matches(config.match_tokens, arms)
     # Arms whose tokens others match come first.
@@ -47,10 +50,12 @@ def run_study(config: StudyConfig, on_step: OnStep | None = None, on_batch: OnBa
                 train(settings, told)
     evaluation = plan_evaluation(config, arms)
     rows = play_contest(evaluation, on_batch)
+    if evaluation.ifeval != "none":
+        answer_prompts(evaluation)
     # Seeds are compared by their scores: a paid judge is asked about arms alone.
     summarize_folder(evaluation, rows)
     write_contest_report(evaluation.out)
-    pooled = dataclasses.replace(evaluation, out=config.run / "arms")
+    pooled = dataclasses.replace(evaluation, out=config.run / "arms", ifeval="none")
     together = pool_seeds(rows, list(arms), config.seeds)
     write_rows(pooled.out / "dialogues.jsonl", together)
     results = summarize_judged(pooled, together)

@@ -71,6 +71,7 @@ def folder(tmp_path):
 def write(folder, rows, entry=ENTRY):
     results = {"models": ["base", "multi"], "preference_judge": "held-out score", "entries": [entry]}
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (folder / "settings.json").write_text('{"settings": {"seed": 1}}', encoding="utf-8")
     (folder / "dialogues.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

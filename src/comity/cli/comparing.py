@@ -8,7 +8,7 @@ from rich.table import Table
 
 from comity.cli.progress import describe_step, print_line
 from comity.config import EvaluateConfig, StudyConfig
-from comity.report.contest_tables import PlainTable, tabulate_entry
+from comity.report.contest_tables import PlainTable, tabulate_ability, tabulate_entry
 from comity.types import Negotiation
 
 
@@ -52,6 +52,8 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     for entry in results["entries"]:
         for plain in tabulate_entry(entry):
             console.print(_draw(plain))
+    if "ifeval" in results:
+        console.print(_draw(tabulate_ability(results["ifeval"])))
 
 
 def _draw(plain: PlainTable) -> Table:

@@ -4,6 +4,7 @@
       settings.json       what the dialogues depend on; a call with other settings is refused
       dialogues.jsonl     one row a dialogue: `runs.negotiation_row`, model, opponent, task, decoding, run, satisfaction
       preferences.jsonl   which of two models' answers a pairwise judge prefers, in both orders
+      ifeval.jsonl        answers to IFEval's prompts (see `evaluation/ability.py`)
       results.json        all figures (see `evaluation/results.py`)
       inspect/            the same dialogues as logs of Inspect
 
@@ -23,6 +24,7 @@ import torch
 from comity.config import EvaluateConfig, NegotiationConfig, to_plain
 from comity.engines.seating import Player, route_seats
 from comity.errors import RunError
+from comity.evaluation.ability import hash_prompts
 from comity.evaluation.matches import (
     Match,
     TaskKind,
@@ -166,5 +168,7 @@ def _describe_contest(
     texts: dict[str, Any] = {
         kind: hashlib.sha256(repr(tuple(scenarios)).encode()).hexdigest() for kind, scenarios in tasks.items()
     }
+    if config.ifeval != "none":
+        texts["ifeval"] = hash_prompts(Path(config.ifeval), config.ifeval_tokens)
     adapters: dict[str, Any] = {name: hash_adapter(config.model, adapter) for name, adapter in models.items()}
     return {"settings": settings, "tasks": texts, "models": adapters}

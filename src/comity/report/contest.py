@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from comity.report.contest_figures import draw_concession, draw_players, draw_win_matrix
-from comity.report.contest_tables import TASKS, PlainTable, tabulate_entry, to_latex, to_markdown
+from comity.report.contest_tables import TASKS, PlainTable, tabulate_ability, tabulate_entry, to_latex, to_markdown
 from comity.report.dialogues import Dialogue, Example, lay_out, read_dialogues
 from comity.report.figures import embed_svg, save_figure
 from comity.report.tables import show, tabulate_settings
@@ -40,7 +40,7 @@ class Section:
 
 def is_contest(folder: Path) -> bool:
     """Tell whether a folder holds a comparison of several models."""
-    return (folder / "dialogues.jsonl").exists() and (folder / "results.json").exists()
+    return (folder / "settings.json").exists() and (folder / "results.json").exists()
 
 
 def write_contest_report(folder: Path) -> Path:
@@ -52,7 +52,8 @@ def write_contest_report(folder: Path) -> Path:
     settings = read_json(folder / "settings.json") if (folder / "settings.json").exists() else {}
     rows = read_dialogues(folder / "dialogues.jsonl")
     sections = [_build_section(folder, entry, rows) for entry in results["entries"]]
-    write_tables(folder / "tables", [table for section in sections for table in section.tables])
+    capability = [tabulate_ability(results["ifeval"])] if "ifeval" in results else []
+    write_tables(folder / "tables", [*(table for section in sections for table in section.tables), *capability])
     # StrictUndefined: a misspelt name in the template must fail. Autoescape: model text and names are hostile.
     environment = Environment(
         loader=PackageLoader("comity.report", ""), autoescape=True, undefined=StrictUndefined,
@@ -65,7 +66,7 @@ def write_contest_report(folder: Path) -> Path:
         dialogues=len(rows),
         preference_judge=results["preference_judge"],
         sections=sections,
-        capability=results.get("capability", []),
+        capability=capability,
         settings=tabulate_settings(settings),
     )
     path = folder / "report.html"

@@ -15,7 +15,7 @@ from comity.report.tables import show
 PANELS = (
     ("agreement_rate", "Agreement rate", True), ("rounds_to_agreement", "Rounds to agreement", False),
     ("score_mean", "Collective Agency (0–5)", False), ("heldout_score_mean", "The same, held-out judge", False),
-    ("satisfaction_least", "Satisfaction of the worse-off", False), ("ifeval_prompt_strict", "IFEval, strict", True),
+    ("satisfaction_least", "Satisfaction of the worse-off", False),
 )  # fmt: skip
 """Measure, title and whether it is a share, for the figure of all players."""
 COLOURS = (TRAINING, HELDOUT, AFTER, WARNING, BEFORE, INK)
