@@ -1,5 +1,6 @@
 # make demo    train, compare and report on two CPU cores
 # make test    formatter, linter, types, then all tests
+# make study   train base, single-agent and multi-agent recipes with three seeds and compare them (hours)
 # make check   formatter, linter, types            make fast   unit tests only
 # make setup   the environment behind all of them  make clean  remove it and what tools left
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ ARGS ?=
 # Not into the root, where it would have to be ignored.
 export COVERAGE_FILE := .pytest_cache/coverage
 
-.PHONY: help setup demo test check fast clean
+.PHONY: help setup demo study test check fast clean
 
 help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,11 @@ $(DEV_STAMP): $(STAMP)
 demo: export HF_HUB_OFFLINE := 1
 demo: $(STAMP)
 	@$(BIN)/comity demo --config configs/demo.toml $(ARGS)
+
+# The ablations: make study ARGS="--config configs/study-ablations.toml".
+study: export HF_HUB_OFFLINE := 1
+study: setup
+	@$(BIN)/comity study --config configs/study.toml $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1
 test: setup

@@ -10,8 +10,8 @@ import pytest
 import comity
 
 ORDER = (
-    "types", "errors", "config", "prompts", "access", "scenarios", "negotiation", "runs", "engines", "judges",
-    "training", "evaluation", "report", "demo", "cli", "__main__",
+    "types", "errors", "settings", "config", "prompts", "access", "scenarios", "negotiation", "runs", "engines",
+    "judges", "training", "plan", "evaluation", "report", "demo", "study", "cli", "__main__",
 )  # fmt: skip
 ROOT = Path(comity.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -1,18 +1,17 @@
 """Settings: frozen dataclasses, one per command, from a TOML file plus `--key value` overrides."""
 
-import dataclasses
-import difflib
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from comity.errors import ConfigError
+from comity.settings import build, load_config, to_plain
 from comity.types import Sampling, Split
 
-Settings = TypeVar("Settings")
+__all__ = [
+    "AccessConfig", "DemoConfig", "EvaluateConfig", "JudgeConfig", "ModelConfig", "NegotiationConfig",
+    "OptimizationConfig", "ScoreConfig", "StudyConfig", "TrainConfig", "build", "load_config", "to_plain",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,7 @@ class JudgeConfig:
 
     agreement: str = "comity/embedded"
     agency: str = "comity/embedded"
+    """Besides: `self`, the policy of the moment with the judges' prompt (self-reward, in training only)."""
     satisfaction: str = "none"
     """Who says in an evaluation how far the answer gives each side what it wants: none, or a model given prompts."""
     preference: str = "none"
@@ -122,6 +122,9 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "judges.", reply_tokens=1)
+        for name in ("agreement", "satisfaction"):
+            if "self" in getattr(self, name).split(","):
+                raise ConfigError(f"judges.{name} is self: only judges.agency can be the policy itself")
         if not 0 < self.copy_limit <= 1:
             raise ConfigError(f"judges.copy_limit is {self.copy_limit}: choose a number above 0 and at most 1")
         if not 0 <= self.max_unscored_share <= 1:
@@ -156,6 +159,14 @@ class OptimizationConfig:
     advantage_scale: Literal["group", "none"] = "group"
     seats: Literal["policy", "both"] = "policy"
     tokens: Literal["dialogue", "completion", "both"] = "dialogue"
+    opponent: Literal["copy", "base", "lagged"] = "copy"
+    """Who speaks in seat 1: the policy of this step, the model without its adapter, or an earlier policy."""
+    opponent_lag: int = 5
+    """The steps after which a lagged opponent becomes the policy of that moment."""
+    agreement_gate: bool = True
+    """A dialogue without agreement earns 0; false has its answer written and scored like any other."""
+    token_budget: int = 0
+    """Training ends after the step in which the run has sampled this many tokens, even before `steps`; 0 sets none."""
     micro_batch_tokens: int = 4096
     """Most padded tokens in one forward and backward pass."""
 
@@ -163,8 +174,12 @@ class OptimizationConfig:
         _at_least(
             self, "optimization.", learning_rate=0, steps=1, scenarios_per_step=1, group_size=2, epochs_per_step=1,
             warmup_steps=0, micro_batch_tokens=64, clip_low=0, clip_high=0, importance_cap=0, kl_coefficient=0,
-            weight_decay=0, max_grad_norm=0,
+            weight_decay=0, max_grad_norm=0, opponent_lag=1, token_budget=0,
         )  # fmt: skip
+        if self.seats == "both" and self.opponent != "copy":
+            raise ConfigError(
+                f"optimization.seats is both, but opponent {self.opponent!r} is not the policy: choose opponent copy"
+            )
 
 
 @dataclass(frozen=True)
@@ -178,8 +193,12 @@ class TrainConfig:
     """`shipped` or a JSONL file with rows id, tier, domain, dilemma, split."""
     personas: str = "shipped"
     """`shipped` or a JSONL file with rows id, tension, persona_a, persona_b."""
+    personas_relation: Literal["opposing", "neutral", "same"] = "opposing"
+    """What both seats hold: the two goals of a pair, no goal of their own, or the same goal of a pair."""
     solo: bool = False
     """One seat answers alone (the single-agent baseline)."""
+    questions: str = "none"
+    """Open-ended questions in place of dilemmas, with `solo`: none, shipped, or a JSONL file with rows id, question."""
     save_every: int = 5
     keep_checkpoints: int = 2
     threads: int = 0
@@ -188,6 +207,8 @@ class TrainConfig:
     """Besides metrics.jsonl: tensorboard, trackio, wandb."""
     resume: bool = False
     """Continue the run directory from its last checkpoint."""
+    process_timeout_seconds: int = 1800
+    """How long a process of a run in several waits for the others before it ends."""
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
@@ -195,7 +216,9 @@ class TrainConfig:
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0)
+        _at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0, process_timeout_seconds=1)
+        if self.questions != "none" and not self.solo:
+            raise ConfigError(f"questions is {self.questions}, which nobody negotiates: add solo = true")
         for tracker in self.trackers:
             if tracker not in ("tensorboard", "trackio", "wandb"):
                 raise ConfigError(f"trackers has {tracker!r}: choose among tensorboard, trackio, wandb")
@@ -223,6 +246,10 @@ class EvaluateConfig:
     """Dialogues of `models` that are played and written down together."""
     tie_margin: float = 0.25
     """Two answers whose scores differ by at most this are a tie."""
+    ifeval: str = "none"
+    """A file of IFEval's prompts to measure `models` on (input_data.jsonl of its authors), or none."""
+    ifeval_tokens: int = 1024
+    """Longest answer to a prompt of IFEval."""
     before: str = "none"
     """Without `models`, the first adapter: none, warm-start or a PEFT folder."""
     after: str = "warm-start"
@@ -244,7 +271,9 @@ class EvaluateConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0)
+        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0, ifeval_tokens=1)
+        if "self" in self.judges.agency.split(","):
+            raise ConfigError("judges.agency is self, which is another judge for each model: name one for all of them")
         for decoding in self.decoding or ("nothing",):
             if decoding not in ("greedy", "sampled"):
                 raise ConfigError(f"decoding has {decoding!r}: choose greedy, sampled or greedy,sampled")
@@ -275,101 +304,23 @@ class DemoConfig:
         _at_least(self, "", scenarios=1, samples=1, evaluation_seed=0)
 
 
-def load_config(kind: type[Settings], path: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
-    """Build settings from a TOML file and dotted overrides; raise ConfigError with the key, the value and the mend."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        if not path.is_file():
-            raise ConfigError(f"--config {path}: no such file; give a TOML file such as configs/demo.toml")
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--config {path} is not valid TOML ({error}): mend that place") from error
-    for key, value in (overrides or {}).items():
-        _put(values, key, value)
-    return build(kind, values)
+@dataclass(frozen=True)
+class StudyConfig:
+    """Train every arm with every seed, compare them all with the model they began with, and report."""
 
+    run: Path = Path("runs/study")
+    """Where runs, comparison and report lie; an unfinished study is continued."""
+    arms: tuple[str, ...] = ("multi-agent=configs/demo.toml", "single-agent=configs/baseline.toml")
+    """NAME=FILE of each arm: a recipe of `comity demo`, of which the table `train` counts."""
+    seeds: int = 3
+    """Each arm is trained with the seeds 0 to this number minus 1."""
+    match_tokens: tuple[str, ...] = ()
+    """ARM:OTHER: train ARM until it has sampled as many tokens as OTHER did with the same seed."""
+    evaluation: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """How they are compared; `models` and `out` follow from the study."""
 
-def build(kind: type[Settings], values: dict[str, Any], prefix: str = "") -> Settings:
-    """Turn nested plain values into a settings dataclass, checking every key and type."""
-    hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    names = [f.name for f in fields]
-    defaults = {f.name: f.default_factory for f in fields if f.default_factory is not dataclasses.MISSING}
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(names)}"
-            raise ConfigError(f"unknown setting {prefix}{key} = {value!r}: {hint}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            # A table that names some settings leaves the others at this table's own defaults.
-            value = to_plain(defaults[key]()) | value
-        arguments[key] = _convert(value, hints[key], prefix + key)
-    return kind(**arguments)
-
-
-def to_plain(settings: Any) -> dict[str, Any]:
-    """Return settings as nested plain values that `build` reads back."""
-    plain: dict[str, Any] = {}
-    for item in dataclasses.fields(settings):
-        value = getattr(settings, item.name)
-        if dataclasses.is_dataclass(value):
-            value = to_plain(value)
-        elif isinstance(value, Path):
-            value = str(value)
-        elif isinstance(value, tuple):
-            value = list(value)
-        plain[item.name] = value
-    return plain
-
-
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{name} = {value!r}: expected a table [{name}] of settings")
-        return build(typing.cast(type, hint), value, name + ".")
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return _convert_choice(value, typing.get_args(hint), name)
-    if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise ConfigError(f"{name} = {value!r}: expected a list of words")
-        return tuple(str(item).strip() for item in items if str(item).strip())
-    if origin in (types.UnionType, typing.Union):
-        return None if value in (None, "none") else _convert(value, typing.get_args(hint)[0], name)
-    return _convert_scalar(value, hint, name)
-
-
-def _convert_choice(value: Any, choices: tuple[Any, ...], name: str) -> Any:
-    for choice in choices:
-        if (value == choice and type(value) is type(choice)) or value == str(choice):
-            return choice
-    raise ConfigError(f"{name} = {value!r}: choose among {', '.join(map(str, choices))}")
-
-
-def _convert_scalar(value: Any, hint: Any, name: str) -> Any:
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}[hint]
-    try:
-        if hint is bool:
-            return {"true": True, "false": False}[str(value).lower()]
-        if (hint is int and isinstance(value, float)) or (hint in (int, float) and isinstance(value, bool)):
-            raise ValueError
-        if hint in (str, Path) and not isinstance(value, str | Path):
-            raise ValueError
-        return hint(value)
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{name} = {value!r}: expected {wanted}") from None
-
-
-def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *tables, last = dotted.replace("-", "_").split(".")
-    for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--{dotted} {value}: {table} is a single setting, not a table")
-    values[last] = value
+    def __post_init__(self) -> None:
+        _at_least(self, "", seeds=1)
 
 
 def _at_least(settings: Any, prefix: str, **minima: float) -> None:

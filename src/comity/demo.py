@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from comity.config import DemoConfig, EvaluateConfig
+from comity.config import DemoConfig, EvaluateConfig, JudgeConfig
 from comity.evaluation.run import evaluate
 from comity.report.report import write_report
 from comity.runs import read_json, read_metrics, write_json
 from comity.training.checkpoint import list_checkpoints
-from comity.training.trainer import peak_memory_gb, train
+from comity.training.clock import peak_memory_gb
+from comity.training.trainer import train
 from comity.types import Negotiation
 
 SUMMARY_MEASURES = ("agreement_rate", "reward_mean", "rounds_mean")
@@ -68,6 +69,11 @@ def evaluation_settings(config: DemoConfig) -> EvaluateConfig:
         threads=train_config.threads,
         model=train_config.model,
         negotiation=train_config.negotiation,
-        judges=train_config.judges,
+        judges=comparable_judges(train_config.judges),
         access=dataclasses.replace(access, book_under=access.book_under or str(config.run)),  # one cap for both
     )
+
+
+def comparable_judges(judges: JudgeConfig) -> JudgeConfig:
+    """Return the judges of a comparison: a policy that rewards itself in training is judged by the embedded head."""
+    return dataclasses.replace(judges, agency=JudgeConfig().agency) if "self" in judges.agency.split(",") else judges

@@ -32,11 +32,17 @@ def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:
     Raise RunError when it holds another run, or on resume when its settings differ in more than the number of steps,
     where it lies, how models behind addresses are reached and what they may cost.
     """
+    check_run(run, config, resume)
+    if not (run / "config.json").exists():
+        write_json(run / "config.json", {"settings": config, "commit": _commit(), "versions": _versions()})
+
+
+def check_run(run: Path, config: dict[str, Any], resume: bool) -> None:
+    """Raise RunError where `create_run` would; nothing is written."""
     path = run / "config.json"
     if path.exists() and not resume:
         raise RunError(f"run {run} exists: add --resume to continue it, or choose another --run")
     if not path.exists():
-        write_json(path, {"settings": config, "commit": _commit(), "versions": _versions()})
         return
     content = read_json(path)
     before = content.get("settings") if isinstance(content, dict) else None
@@ -161,8 +167,10 @@ def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:
-    free = {"run", "resume", "optimization.steps", "save_every", "keep_checkpoints", "trackers", "access"}
-    free.add("judges.max_unscored_share")
+    free = {
+        "run", "resume", "optimization.steps", "optimization.token_budget", "save_every", "keep_checkpoints",
+        "trackers", "process_timeout_seconds", "access", "judges.max_unscored_share",
+    }  # fmt: skip
     found: set[str] = set()
     for key in before.keys() | after.keys():
         old, new, name = before.get(key), after.get(key), prefix + key

@@ -162,8 +162,8 @@ def test_a_missing_adapter_costs_no_dialogue(build_config, tmp_path):
 
 
 def test_a_self_judge_is_refused(build_config):
-    with pytest.raises(ConfigError, match="name one judge for all"):
-        play_contest(build_config(judges=JudgeConfig(agency="self")))
+    with pytest.raises(ConfigError, match="name one for all"):
+        build_config(judges=JudgeConfig(agency="self"))
 
 
 @pytest.mark.parametrize("words", [["base"], ["base="], ["a b=none"], ["a/b=none"], ["x=none", "x=warm-start"]])

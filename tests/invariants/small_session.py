@@ -1,7 +1,8 @@
 """A training session of the tiny model whose judges are plain functions of the text; also a command that runs one.
 
-`python small_session.py MODEL RUN STEPS [resume] [hang:N]` trains in RUN; with `hang:N` it stops in the middle of step
-N, writes RUN/hanging and waits to be killed.
+`python small_session.py MODEL RUN STEPS [resume] [hang:N] [rank:R] [timeout:S]` trains in RUN; with `hang:N` it stops
+in the middle of step N, writes RUN/hanging and waits to be killed, or only the process of rank R does. A launcher's
+environment makes it one of several processes, which wait at most S seconds for each other.
 """
 
 import sys
@@ -13,8 +14,10 @@ import torch
 from comity.config import ModelConfig, NegotiationConfig, OptimizationConfig, TrainConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
+from comity.errors import ComityError
 from comity.judges.panel import Panel
 from comity.runs import create_run, read_metrics
+from comity.training.distributed import ONE_PROCESS, open_processes, run_on_writer
 from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.trainer import Session, run_steps
 from comity.types import Sampling, Verdict
@@ -61,29 +64,35 @@ def build_config(folder, run, steps=4, resume=False, **optimization):
     )
 
 
-def build_session(config, agreement=judge_agreement, agency=judge_agency):
+def build_session(config, agreement=judge_agreement, agency=judge_agency, processes=ONE_PROCESS):
     """Return a session as `open_session` does, with other judges and rows."""
     torch.set_num_threads(1)
     model = load_policy(config.model)
     engine = LocalEngine(model, load_tokenizer(config.model.name))
     optimizer = PolicyOptimizer.create(model, config.optimization)
-    return Session(config, model, engine, Panel(agreement, agency), optimizer, DILEMMAS, PAIRS)
+    return Session(config, model, engine, Panel(agreement, agency), optimizer, DILEMMAS, PAIRS, processes)
 
 
 def main(folder, run, steps, *options):
     """Train as `comity.training.trainer.train` does; see the module docstring."""
     config = build_config(folder, run, int(steps), resume="resume" in options)
-    hang = next((int(option.removeprefix("hang:")) for option in options if option.startswith("hang:")), 0)
+    numbers = {name: int(value) for name, _, value in (option.partition(":") for option in options) if value}
+    hang, hanging_rank = numbers.get("hang", 0), numbers.get("rank", 0)
+    processes = open_processes("cpu", numbers.get("timeout", 120))
 
     def stop(_negotiations):
-        if hang and len(read_metrics(config.run)) == hang - 1:
+        if hang and processes.rank == hanging_rank and len(read_metrics(config.run)) == hang - 1:
             (config.run / "hanging").touch()
             while True:
                 time.sleep(60)
 
-    create_run(config.run, to_plain(config), config.resume)
-    run_steps(build_session(config), on_progress=stop)
+    run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
+    run_steps(build_session(config, processes=processes), on_progress=stop)
+    processes.close()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except ComityError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -17,9 +17,9 @@ from comity.cli.auditing import add_audit
 from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
-from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, TrainConfig
+from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, StudyConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
-from comity.errors import ComityError
+from comity.errors import ComityError, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,8 @@ SETTINGS: dict[str, type[Any]] = {
     "negotiate": NegotiateConfig,
     "evaluate": EvaluateConfig,
     "demo": DemoConfig,
+    "study": StudyConfig,
+    "plan": TrainConfig,
 }
 """Commands that take `--config` and settings."""
 
@@ -62,10 +64,23 @@ def run_command(words: Sequence[str]) -> None:
         arguments, settings = parser.parse_args(words), None
     else:
         arguments, unknown = parser.parse_known_args(join_values(words, kind))
+        if words[0] == "plan":
+            from comity.cli.planning import settings_kind
+
+            arguments.config, kind = arguments.file, settings_kind(arguments.file)
         settings = read_settings(kind, arguments, unknown)
+    rank, size = launched_as()
+    if size > 1 and words[0] != "train":
+        raise ConfigError(f"`comity {words[0]}` runs in one process, not in {size}: start it without a launcher")
     from rich.console import Console
 
-    arguments.run_command(arguments, settings, Console())
+    # One process of a run speaks for all; an error is told by whoever has it.
+    arguments.run_command(arguments, settings, Console(quiet=rank > 0))
+
+
+def launched_as() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes that a launcher started."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def build_parser(chosen: str) -> Parser:
@@ -78,17 +93,26 @@ def build_parser(chosen: str) -> Parser:
         "negotiate": (_negotiate, "play one dialogue live: comity negotiate DILEMMA --a GOAL --b GOAL"),
         "evaluate": (_evaluate, "compare models on tasks, or two adapters on held-out scenarios, paired"),
         "demo": (_demo, "train, evaluate and report in one go"),
+        "study": (_study, "train several recipes with several seeds and compare them all"),
+        "plan": (_plan, "say what a run will need: memory, tokens, time, judge calls and their price"),
     }
+    places = {"negotiate": " DILEMMA", "plan": " CONFIG [--device NAME] [--devices N]"}
     for name, (function, text) in texts.items():
-        place = " DILEMMA" if name == "negotiate" else ""
-        usage = f"comity {name}{place} [--config FILE] [--SETTING VALUE ...]"
+        file = "" if name == "plan" else " [--config FILE]"
+        usage = f"comity {name}{places.get(name, '')}{file} [--SETTING VALUE ...]"
         command = commands.add_parser(name, help=text, description=text, usage=usage, allow_abbrev=False)
         command.set_defaults(run_command=function)
         if name == "negotiate":
             command.add_argument("dilemma", metavar="DILEMMA", help="what the two sides negotiate about")
+        if name == "plan":
+            command.add_argument("file", type=Path, metavar="CONFIG", help="a TOML file of `comity train` or demo")
+        if name in ("plan", "train") and name == chosen:
+            from comity.cli.planning import add_plan_options
+
+            add_plan_options(command)
         if name == chosen:
             add_settings(command, SETTINGS[name])
-    command = commands.add_parser("report", help="write RUN/report.html from a run directory")
+    command = commands.add_parser("report", help="write RUN/report.html from a run directory or a comparison of models")
     command.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     command.set_defaults(run_command=_report)
     _add_judge(
@@ -146,6 +170,14 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, console: "Console
     print_line(console, f"{config.run}: {config.optimization.steps} steps done; see `comity report {config.run}`")
 
 
+def _plan(arguments: argparse.Namespace, config: TrainConfig | DemoConfig, console: "Console") -> None:
+    from comity.cli.planning import plan_run
+    from comity.cli.progress import print_line
+
+    for line in plan_run(config.train if isinstance(config, DemoConfig) else config, arguments):
+        print_line(console, line)
+
+
 def _negotiate(arguments: argparse.Namespace, config: NegotiateConfig, console: "Console") -> None:
     from comity.cli.negotiate_live import negotiate_live
 
@@ -181,11 +213,19 @@ def _demo(arguments: argparse.Namespace, config: DemoConfig, console: "Console")
     print_line(console, f"{page} shows figures and dialogues; {config.run / 'summary.json'} holds the result")
 
 
+def _study(arguments: argparse.Namespace, config: StudyConfig, console: "Console") -> None:
+    from comity.cli.comparing import run_study_command
+
+    run_study_command(config, console)
+
+
 def _report(arguments: argparse.Namespace, _: None, console: "Console") -> None:
     from comity.cli.progress import print_line
+    from comity.report.contest import is_contest, write_contest_report
     from comity.report.report import write_report
 
-    print_line(console, f"{write_report(arguments.run)} written")
+    write = write_contest_report if is_contest(arguments.run) else write_report
+    print_line(console, f"{write(arguments.run)} written")
 
 
 def _score(arguments: argparse.Namespace, config: ScoreConfig, console: "Console") -> None:
@@ -228,5 +268,8 @@ def how_to_resume(words: Sequence[str]) -> str:
 
 
 def _complain(message: str, code: int = 2) -> int:
-    print("comity: " + " ".join(message.split()), file=sys.stderr)
+    rank, size = launched_as()
+    place = f" (process {rank} of {size})" if size > 1 else ""
+    # One write: the lines of several processes must not mix.
+    sys.stderr.write(f"comity{place}: " + " ".join(message.split()) + "\n")
     return code

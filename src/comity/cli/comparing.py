@@ -1,4 +1,4 @@
-"""The command `comity evaluate --models ...`: progress, then a table for each task and decoding."""
+"""The commands `comity evaluate --models ...` and `comity study`: progress, then a table for each task and decoding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,26 +6,45 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from comity.cli.progress import print_line
-from comity.config import EvaluateConfig
-from comity.report.contest_tables import PlainTable, tabulate_entry
+from comity.cli.progress import describe_step, print_line
+from comity.config import EvaluateConfig, StudyConfig
+from comity.report.contest_tables import PlainTable, tabulate_ability, tabulate_entry
 from comity.types import Negotiation
 
 
 def run_comparison(config: EvaluateConfig, console: Console) -> None:
     """Play and compare the models, print the tables and say where everything lies."""
-    told: set[tuple[str, int]] = set()
-
-    def show(players: str, done: int, count: int, states: Sequence[Negotiation]) -> None:
-        # One line a batch, when it begins.
-        if (players, done) not in told:
-            told.add((players, done))
-            print_line(console, f"{done} of {count} dialogues written; now {len(states)} of {players}")
-
     from comity.evaluation.models import evaluate_models
 
-    print_results(console, evaluate_models(config, show))
+    print_results(console, evaluate_models(config, BatchProgress(console).on_batch))
     print_line(console, f"written to {config.out}; `comity report {config.out}` makes the page")
+
+
+def run_study_command(config: StudyConfig, console: Console) -> None:
+    """Run a study, print the tables of its arms and say where everything lies."""
+
+    def on_step(arm: str, step: int, metrics: dict[str, float]) -> None:
+        print_line(console, f"{arm}: step {step}  {describe_step(metrics)}")
+
+    from comity.study import run_study
+
+    results = run_study(config, on_step, BatchProgress(console).on_batch)
+    print_results(console, results)
+    print_line(console, f"{config.run}: arms/report.html compares the arms, evaluation/report.html every seed")
+
+
+class BatchProgress:
+    """Print one line for each batch of dialogues when it begins; `on_batch` is a callback of `play_contest`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.told: set[tuple[str, int]] = set()
+
+    def on_batch(self, players: str, done: int, count: int, states: Sequence[Negotiation]) -> None:
+        """Tell which batch is played."""
+        if (players, done) not in self.told:
+            self.told.add((players, done))
+            print_line(self.console, f"{done} of {count} dialogues written; now {len(states)} of {players}")
 
 
 def print_results(console: Console, results: dict[str, Any]) -> None:
@@ -33,6 +52,8 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     for entry in results["entries"]:
         for plain in tabulate_entry(entry):
             console.print(_draw(plain))
+    if "ifeval" in results:
+        console.print(_draw(tabulate_ability(results["ifeval"])))
 
 
 def _draw(plain: PlainTable) -> Table:

@@ -54,6 +54,8 @@ def load_model(name: str, dtype: str = "bfloat16", device: str = "cpu", quantiza
     """
     arguments: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
     if quantization == "nf4":
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError("model.quantization nf4 needs bitsandbytes: run `pip install comity[nf4]` or choose none")
         arguments["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -65,8 +67,18 @@ def load_model(name: str, dtype: str = "bfloat16", device: str = "cpu", quantiza
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(resolve_model(name), **arguments)
     if quantization == "none":
         model = model.to(device)
+    else:
+        _keep_differentiable(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    # On CPUs with AVX512-BF16 bitsandbytes repacks a 4-bit layer for good at its first pass without gradients, and from
+    # then on computes it with a kernel that passes no gradient back: a policy that has sampled would learn wrongly.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def decoder_of(model: PreTrainedModel) -> torch.nn.Module:

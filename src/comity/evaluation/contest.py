@@ -4,6 +4,7 @@
       settings.json       what the dialogues depend on; a call with other settings is refused
       dialogues.jsonl     one row a dialogue: `runs.negotiation_row`, model, opponent, task, decoding, run, satisfaction
       preferences.jsonl   which of two models' answers a pairwise judge prefers, in both orders
+      ifeval.jsonl        answers to IFEval's prompts (see `evaluation/ability.py`)
       results.json        all figures (see `evaluation/results.py`)
       inspect/            the same dialogues as logs of Inspect
 
@@ -22,7 +23,8 @@ import torch
 
 from comity.config import EvaluateConfig, NegotiationConfig, to_plain
 from comity.engines.seating import Player, route_seats
-from comity.errors import ConfigError, RunError
+from comity.errors import RunError
+from comity.evaluation.ability import hash_prompts
 from comity.evaluation.matches import (
     Match,
     TaskKind,
@@ -54,8 +56,6 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    if "self" in (config.judges.agency, config.judges.satisfaction):
-        raise ConfigError("judges has 'self', which is another judge for each model: name one judge for all of them")
     models, tasks = parse_models(config.models), load_tasks(config)
     matches = plan_matches(config, tasks)
     folders = find_adapters(config.model, models)
@@ -168,5 +168,7 @@ def _describe_contest(
     texts: dict[str, Any] = {
         kind: hashlib.sha256(repr(tuple(scenarios)).encode()).hexdigest() for kind, scenarios in tasks.items()
     }
+    if config.ifeval != "none":
+        texts["ifeval"] = hash_prompts(Path(config.ifeval), config.ifeval_tokens)
     adapters: dict[str, Any] = {name: hash_adapter(config.model, adapter) for name, adapter in models.items()}
     return {"settings": settings, "tasks": texts, "models": adapters}

@@ -66,7 +66,7 @@ def parse_pairs(words: Sequence[str], models: Mapping[str, str]) -> list[tuple[s
 
 
 def load_tasks(config: EvaluateConfig) -> dict[TaskKind, list[Scenario]]:
-    """Return the scenarios of each kind of task that the settings name; raise ConfigError when they name none."""
+    """Return the scenarios of each kind of task that the settings name; raise ConfigError when nothing is named."""
     sources: tuple[tuple[TaskKind, str, str, str, int], ...] = (
         ("conflict", "tasks", config.tasks, "conflict-tasks", 2),
         ("open_ended", "open_ended", config.open_ended, "open-ended", 0),
@@ -81,8 +81,8 @@ def load_tasks(config: EvaluateConfig) -> dict[TaskKind, list[Scenario]]:
         if any(len(scenario.personas) != seats for scenario in scenarios):
             raise ConfigError(f"{setting} is {source}, which holds other tasks: give a file of {shipped}")
         tasks[kind] = scenarios
-    if not tasks:
-        raise ConfigError("tasks, open_ended and transfer are all none: name shipped or a file for one of them")
+    if not tasks and config.ifeval == "none":
+        raise ConfigError("tasks, open_ended, transfer and ifeval are all none: name shipped or a file for one of them")
     return tasks
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from comity.config import EvaluateConfig
 from comity.errors import ConfigError
+from comity.evaluation.ability import answer_prompts, require_checker, summarize_ability
 from comity.evaluation.contest import OnBatch, play_contest
 from comity.judges.preference import prefer_by_score, recall_scores
 from comity.runs import write_json
-from comity.scenarios.rows import Row
+from comity.scenarios.rows import Row, read_whole_rows
 
 if TYPE_CHECKING:
     from comity.evaluation.preferences import NamedPreferenceJudge
@@ -28,7 +29,18 @@ def evaluate_models(
     stored scores: the held-out judge's where there is one.
     """
     require_packages()
+    if config.ifeval != "none":
+        require_checker()
     rows = play_contest(config, on_batch)
+    if config.ifeval != "none":
+        answer_prompts(config)
+    return summarize_judged(config, rows, preference)
+
+
+def summarize_judged(
+    config: EvaluateConfig, rows: Sequence[Row], preference: "NamedPreferenceJudge | None" = None
+) -> dict[str, Any]:
+    """Do as `summarize_folder`, with the judge that `judges.preference` names where none is given."""
     name = config.judges.preference
     if preference is not None or name == "none":
         return summarize_folder(config, rows, preference)
@@ -50,11 +62,13 @@ def summarize_folder(
     judge = preference or prefer_stored_scores(rows, config.judges.heldout, config.tie_margin)
     models = list(dict.fromkeys(row["model"] for row in rows if row["model"] == row["opponent"]))
     preferences = collect_preferences(rows, models, judge, config.out / "preferences.jsonl")
-    results = {
+    results: dict[str, Any] = {
         "models": models,
         "preference_judge": judge.name,
         "entries": summarize_contest(rows, preferences, config.seed),
     }
+    if config.ifeval != "none":
+        results["ifeval"] = summarize_ability(read_whole_rows(config.out / "ifeval.jsonl"), config.seed)
     write_json(config.out / "results.json", results)
     write_inspect_logs(rows, config.out / "inspect")
     return results

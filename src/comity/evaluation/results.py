@@ -161,7 +161,7 @@ def _summarize_players(players: Players, rows: Sequence[Row], seed: int) -> dict
 
 
 def estimate_measure(measure: Measure, rows: Sequence[Row], seed: int) -> dict[str, Any] | None:
-    """Return a measure's mean and interval over scenarios, each run's mean, and the deviation between runs.
+    """Return a measure's mean and interval over scenarios, each run's (or seed's) mean, and their deviation.
 
     None when it applies to no dialogue.
     """
@@ -170,7 +170,8 @@ def estimate_measure(measure: Measure, rows: Sequence[Row], seed: int) -> dict[s
         return None
     values = [measure.read(row) for row in applied]
     estimate = estimate_mean(values, [find_cluster(row["scenario"]) for row in applied], seed)
-    by_run = cluster_means(values, [f"{row['run']:09d}" for row in applied])
+    # Where runs of several training seeds were pooled, the deviation between seeds is what counts.
+    by_run = cluster_means(values, [f"{row.get('seed', row['run']):09d}" for row in applied])
     means = list(by_run.values())
     return {
         **dataclasses.asdict(estimate),

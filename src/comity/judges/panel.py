@@ -13,6 +13,7 @@ from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
 
 SHIPPED_ACCESS = AccessConfig()
+SELF_JUDGE = "self"
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class Panel:
         if self.sources is not None:
             self.sources.close()
 
-    def judge(self, negotiations: Sequence[Negotiation]) -> list[Judged]:
+    def judge(self, negotiations: Sequence[Negotiation], gated: bool = True) -> list[Judged]:
         """Score ended negotiations: the joint answer where there is one, 0 where they did not agree.
 
+        Without the gate, an answer that was written without agreement earns its score too.
         A dialogue is unscored when a reply failed, when its answer is unscored, or when it ended without agreement
         and a check on the way is unscored.
         """
@@ -58,7 +60,7 @@ class Panel:
             Judged(
                 negotiation=negotiation,
                 verdicts=(scores[i],) if i in scores else (),
-                reward=_reward(negotiation, scores.get(i)),
+                reward=_reward(negotiation, scores.get(i), gated),
                 heldout_agreed=agreed.get(i),
                 heldout_score=watched[i].score if i in watched else None,
             )
@@ -87,7 +89,10 @@ def build_panel(
     names = {*split_names(judges.agreement), *split_names(judges.agency)}
     names |= {EMBEDDED_JUDGE} if judges.heldout else set()
     names |= {judges.satisfaction} - {"none"}
-    sources = open_sources(names, judges, engine if model.name == EMBEDDED else None, access, run)
+    sources = open_sources(names - {SELF_JUDGE}, judges, engine if model.name == EMBEDDED else None, access, run)
+    if SELF_JUDGE in names:
+        # The policy that judges itself answers through the engine that plays, with its adapter of the moment.
+        sources.local[SELF_JUDGE] = engine
     return Panel(
         agreement=sources.build_agreement(judges.agreement),
         agency=sources.build_agency(judges.agency),
@@ -103,10 +108,10 @@ def _answer(negotiation: Negotiation) -> Answer:
     return Answer(negotiation.scenario.dilemma, negotiation.completion.text)
 
 
-def _reward(negotiation: Negotiation, verdict: Verdict | None) -> float | None:
+def _reward(negotiation: Negotiation, verdict: Verdict | None, gated: bool) -> float | None:
     if negotiation.ending == "failed":
         return None
-    if negotiation.ending == "no_agreement":
+    if gated and negotiation.ending == "no_agreement":
         # No agreement is a true 0, unless a judge failed on the way and might have seen one.
         return None if any(check.agreed is None for check in negotiation.checks) else 0.0
     return verdict.score if verdict is not None else None

@@ -25,12 +25,13 @@ LABELS: Mapping[str, tuple[str, str]] = {
     "without_plan_rate": ("Agreed dialogues that end without anything concrete", "share"),
     "concession_mean": ("Share of the other side's own words taken up", "share"),
     "concession_gap": ("Difference between the sides in that share", "share"),
-    "ifeval_prompt_strict": ("IFEval, prompts, strict", "share"),
-    "ifeval_prompt_loose": ("IFEval, prompts, loose", "share"),
-    "ifeval_instruction_strict": ("IFEval, instructions, strict", "share"),
-    "ifeval_instruction_loose": ("IFEval, instructions, loose", "share"),
 }
 """Label and kind of every measure, in the order of the tables."""
+
+IFEVAL: Mapping[str, str] = {
+    "prompt_strict": "prompts, strict", "prompt_loose": "prompts, loose",
+    "instruction_strict": "instructions, strict", "instruction_loose": "instructions, loose",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,28 @@ def tabulate_entry(entry: Mapping[str, Any]) -> list[PlainTable]:
         _tabulate_strengths(entry["strengths"], name, title),
     )
     return [table for table in tables if table.rows]
+
+
+def tabulate_ability(ability: Mapping[str, Any]) -> PlainTable:
+    """Return the table of general ability: IFEval for each model, and its change against the first one."""
+    rows = []
+    for model in ability["models"]:
+        change = model["change"]
+        cells = [_show_estimate(model["measures"][name], "share") for name in IFEVAL]
+        if change is None:
+            words = ("–", "–", "the reference")
+        else:
+            verdict = "dropped" if model["dropped"] else "no clear drop"
+            interval = _show_interval(change, "share", signed=True)
+            words = (_show_difference(change["difference"], "share"), interval, verdict)
+        rows.append((model["model"], *cells, *words))
+    note = (
+        f"IFEval, {ability['prompts']} prompts, greedy answers. Prompts: all instructions of a prompt are followed. "
+        "Change in the first column against the first model, paired by prompt; a drop is flagged when its whole "
+        "interval lies below 0. u: unscored, the checker could not judge them."
+    )
+    headings = ("Model", *IFEVAL.values(), "change", "95 % interval", "verdict")
+    return PlainTable("ifeval", "General ability: instructions followed", headings, tuple(rows), note)
 
 
 def to_markdown(table: PlainTable) -> str:

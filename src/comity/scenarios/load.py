@@ -11,6 +11,9 @@ from comity.scenarios.kinds import SHIPPED, read_kind, shipped_path
 from comity.scenarios.rows import Row
 from comity.types import Persona, Scenario, Split
 
+NEUTRAL = "You have no stake of your own in the matter. You want it settled well."
+"""The goal of both seats without opposing personas."""
+
 
 def load_dilemmas(source: str = SHIPPED, split: Split | None = None) -> list[Row]:
     """Return dilemma rows, all or of one split; raise DataError for a bad row or an empty split."""
@@ -25,6 +28,36 @@ def load_dilemmas(source: str = SHIPPED, split: Split | None = None) -> list[Row
 def load_persona_pairs(source: str = SHIPPED) -> list[Row]:
     """Return persona-pair rows; raise DataError for a bad row."""
     return read_kind(source, "persona-pairs")
+
+
+def load_questions(source: str = SHIPPED) -> list[Row]:
+    """Return open-ended training questions as dilemma rows without a tier; raise DataError for a bad row.
+
+    The shipped ones are not those of the evaluation.
+    """
+    path = shipped_path("open_ended_training.jsonl") if source == SHIPPED else Path(source)
+    return [
+        {"id": row["id"], "tier": None, "domain": "", "dilemma": row["question"], "split": "train"}
+        for row in read_kind(str(path), "open-ended")
+    ]
+
+
+def relate_personas(pairs: Sequence[Row], relation: str) -> list[Row]:
+    """Return persona pairs in another relation: `opposing` as they are, `same` each goal twice, `neutral` none."""
+    if relation == "same":
+        return [
+            {
+                **pair,
+                "id": f"{pair['id']}-{side}",
+                "persona_a": pair[f"persona_{side}"],
+                "persona_b": pair[f"persona_{side}"],
+            }
+            for pair in pairs
+            for side in "ab"
+        ]
+    if relation == "neutral":
+        return [{"id": "neutral", "tension": "none", "persona_a": NEUTRAL, "persona_b": NEUTRAL}]
+    return list(pairs)
 
 
 def draw_scenarios(

@@ -10,6 +10,7 @@ A checkpoint is written under another name, flushed and renamed, so a killed run
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,6 +25,15 @@ from comity.training.policy import PolicyOptimizer
 
 FORMAT = 1
 ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The step and the tensors (on the CPU) that a run goes on from; `name` says where they come from."""
+
+    name: str
+    step: int
+    tensors: dict[str, Tensor]
 
 
 def save_checkpoint(run: Path, step: int, model: PreTrainedModel, optimizer: PolicyOptimizer, keep: int) -> Path:
@@ -55,15 +65,35 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 def load_checkpoint(path: Path, optimizer: PolicyOptimizer) -> int:
     """Load adapter weights and optimiser state in place and return the step; raise RunError when they do not fit."""
+    return restore(read_checkpoint(path), optimizer)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint's tensors and step; raise RunError when it is damaged or of another format."""
     state = read_json(path / "state.json")
     try:
         tensors = load_file(path / "optimizer.safetensors")
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path / 'optimizer.safetensors'}: cannot be read ({error}); delete this checkpoint") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise RunError(f"checkpoint {path} does not fit this model: resume with the settings the run began with")
+    return Checkpoint(str(path), int(state["step"]), tensors)
+
+
+def capture(optimizer: PolicyOptimizer) -> Checkpoint:
+    """Return what a run holds before its first step, for the processes that begin with it."""
+    return Checkpoint("of the first process", 0, _optimizer_tensors(optimizer))
+
+
+def restore(checkpoint: Checkpoint, optimizer: PolicyOptimizer) -> int:
+    """Put adapter weights and optimiser state in place and return the step; raise RunError when they do not fit."""
+    tensors = checkpoint.tensors
     found = {name.removeprefix("master/"): t.shape for name, t in tensors.items() if name.startswith("master/")}
     wanted = {name: master.shape for name, master in optimizer.masters.items()}
-    if not isinstance(state, dict) or state.get("format") != FORMAT or found != wanted:
-        raise RunError(f"checkpoint {path} does not fit this model: resume with the settings the run began with")
+    if found != wanted:
+        raise RunError(
+            f"checkpoint {checkpoint.name} does not fit this model: resume with the settings the run began with"
+        )
     parameters = list(optimizer.masters)
     adam_state: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad():
@@ -72,11 +102,15 @@ def load_checkpoint(path: Path, optimizer: PolicyOptimizer) -> int:
             optimizer.parameters[name].copy_(optimizer.masters[name])
             if f"step/{name}" in tensors:  # absent before the first update
                 adam_state[place] = {key: tensors[f"{key}/{name}"] for key in ADAM_KEYS}
+        for name, weight in optimizer.lagged.items():
+            if f"lagged/{name}" not in tensors:
+                raise RunError(f"checkpoint {checkpoint.name} has no lagged opponent: begin a new run with it")
+            weight.copy_(tensors[f"lagged/{name}"])
     packed = optimizer.adam.state_dict()
     packed["state"] = adam_state
     optimizer.adam.load_state_dict(packed)
     torch.set_rng_state(tensors["random/torch"])
-    return int(state["step"])
+    return checkpoint.step
 
 
 def _step_of(path: Path) -> int:
@@ -86,7 +120,8 @@ def _step_of(path: Path) -> int:
 def _optimizer_tensors(optimizer: PolicyOptimizer) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {"random/torch": torch.get_rng_state()}
     for name, master in optimizer.masters.items():
-        tensors[f"master/{name}"] = master.detach()
+        tensors[f"master/{name}"] = master.detach().cpu()
         for key, value in optimizer.adam.state.get(master, {}).items():
-            tensors[f"{key}/{name}"] = value.detach().clone()
+            tensors[f"{key}/{name}"] = value.detach().cpu().clone()
+    tensors |= {f"lagged/{name}": weight.detach().cpu().clone() for name, weight in optimizer.lagged.items()}
     return tensors

@@ -1,7 +1,7 @@
 """The trained policy: a frozen base with a LoRA adapter, its log-probabilities and its optimiser."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,14 @@ LOGIT_ROWS = 512
 
 
 def resolve_device(device: str) -> str:
-    """Return the torch device for the setting `model.device`; raise ModelError when it is not there."""
+    """Return the torch device for the setting `model.device`; raise ModelError when it is not there.
+
+    `cuda` without a number is this process's own device where several processes share a machine.
+    """
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -157,6 +162,10 @@ class PolicyOptimizer:
     settings: OptimizationConfig
     reference: dict[str, Tensor]
     """The adapter that the run began with, kept when a KL penalty needs it."""
+    lagged: dict[str, Tensor]
+    """The adapter of a lagged opponent; empty for other opponents."""
+    last_step: int = 0
+    """The step whose gradients were applied last, 0 before any."""
 
     @staticmethod
     def create(model: PreTrainedModel, settings: OptimizationConfig) -> "PolicyOptimizer":
@@ -166,16 +175,31 @@ class PolicyOptimizer:
         adam = torch.optim.AdamW(
             masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
         )
-        reference = {name: p.detach().clone() for name, p in parameters.items()} if settings.kl_coefficient else {}
-        return PolicyOptimizer(parameters, masters, adam, settings, reference)
+        begin = {name: p.detach().clone() for name, p in parameters.items()}
+        reference = begin if settings.kl_coefficient else {}
+        lagged = {name: p.clone() for name, p in begin.items()} if settings.opponent == "lagged" else {}
+        return PolicyOptimizer(parameters, masters, adam, settings, reference, lagged)
+
+    def reference_policy(self) -> AbstractContextManager[None]:
+        """Put the adapter of the run's beginning in place inside the context."""
+        return self._in_place(self.reference)
+
+    def lagged_policy(self) -> AbstractContextManager[None]:
+        """Put the lagged opponent's adapter in place inside the context."""
+        return self._in_place(self.lagged)
+
+    @torch.no_grad()
+    def renew_lagged(self) -> None:
+        """Let the lagged opponent become the policy as it is now."""
+        for name, weight in self.lagged.items():
+            weight.copy_(self.parameters[name])
 
     @contextmanager
-    def reference_policy(self) -> Iterator[None]:
-        """Put the adapter of the run's beginning in place inside the context."""
+    def _in_place(self, weights: dict[str, Tensor]) -> Iterator[None]:
         current = {name: parameter.data for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
-                parameter.data = self.reference[name]
+                parameter.data = weights[name]
             yield
         finally:
             for name, parameter in self.parameters.items():
@@ -190,17 +214,25 @@ class PolicyOptimizer:
                 master.grad = gradient if master.grad is None else master.grad.add_(gradient)
                 parameter.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """Return the collected gradients in the order of the copies, zeros where there are none."""
+        found = []
+        for master in self.masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            found.append(master.grad)
+        return found
+
     def step(self, step: int) -> float:
         """Apply the collected gradients; return their norm before clipping. `step` counts from 1."""
+        self.gradients()
         warmup = self.settings.warmup_steps
         rate = self.settings.learning_rate * min(1.0, step / warmup if warmup else 1.0)
         for group in self.adam.param_groups:
             group["lr"] = rate
-        for master in self.masters.values():
-            if master.grad is None:
-                master.grad = torch.zeros_like(master)
         norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.settings.max_grad_norm or float("inf"))
         self.adam.step()
+        self.last_step = step
         self.adam.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, parameter in self.parameters.items():

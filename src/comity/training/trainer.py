@@ -2,25 +2,24 @@
 
 Each step: draw scenarios, play a group of dialogues for each with the current policy in both seats (seat 1 is the copy
 frozen for this step), let the judges decide and score, turn rewards into group advantages, and push the policy along
-the gradient of its own words.
+the gradient of its own words. Where several processes train together, each plays and learns from its share of the
+step's dialogues, and the first one writes the run directory.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from comity.config import TrainConfig, to_plain
+from comity.config import OptimizationConfig, TrainConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
-from comity.errors import ComityError
+from comity.errors import ComityError, ConfigError
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -29,13 +28,37 @@ from comity.runs import (
     append_metrics,
     create_run,
     negotiation_row,
+    read_metrics,
     truncate_run,
     write_negotiations,
 )
-from comity.scenarios.load import draw_scenarios, load_dilemmas, load_persona_pairs
+from comity.scenarios.load import (
+    draw_scenarios,
+    load_dilemmas,
+    load_persona_pairs,
+    load_questions,
+    relate_personas,
+)
 from comity.scenarios.rows import Row
 from comity.training.advantages import group_advantages
-from comity.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from comity.training.checkpoint import (
+    Checkpoint,
+    capture,
+    list_checkpoints,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+)
+from comity.training.clock import Clock
+from comity.training.distributed import (
+    ONE_PROCESS,
+    Processes,
+    is_writer,
+    open_processes,
+    run_on_writer,
+    share_of,
+)
+from comity.training.opponent import seat_players
 from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.samples import make_samples
 from comity.training.trackers import open_trackers
@@ -43,8 +66,6 @@ from comity.training.update import update_policy
 from comity.training.verdicts import require_verdicts, summarize_spend
 from comity.types import Judged, Negotiation
 
-P = ParamSpec("P")
-R = TypeVar("R")
 OnStep = Callable[[int, dict[str, float]], None]
 OnProgress = Callable[[Sequence[Negotiation]], None]
 
@@ -60,98 +81,168 @@ class Session:
     optimizer: PolicyOptimizer
     dilemmas: Sequence[Row]
     pairs: Sequence[Row]
+    processes: Processes = ONE_PROCESS
 
 
 def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnProgress | None = None) -> Session:
     """Train to the configured step, from the last checkpoint with `resume`; return what is in memory at the end.
 
     `on_step` gets the metrics of every finished step, `on_progress` the dialogues after every batch of messages.
+    Started as one of several processes, it trains together with them; callbacks are called in each.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    dilemmas, pairs = load_dilemmas(config.dilemmas, "train"), load_persona_pairs(config.personas)
+    dilemmas = (
+        load_dilemmas(config.dilemmas, "train") if config.questions == "none" else load_questions(config.questions)
+    )
+    pairs = relate_personas(load_persona_pairs(config.personas), config.personas_relation)
+    processes = open_processes(config.model.device, config.process_timeout_seconds)
+    require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
-    session = open_session(config, dilemmas, pairs)
+    session = open_session(config, dilemmas, pairs, processes)
     with closing(session.panel):
-        create_run(config.run, to_plain(config), config.resume)
+        run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
         run_steps(session, on_step, on_progress)
+    processes.close()
     return session
+
+
+def require_work(world_size: int, settings: OptimizationConfig) -> None:
+    """Raise ConfigError when a step has fewer dialogues than there are processes."""
+    count = settings.scenarios_per_step * settings.group_size
+    if world_size > count:
+        raise ConfigError(
+            f"optimization.scenarios_per_step {settings.scenarios_per_step} x group_size {settings.group_size} is less "
+            f"than the {world_size} processes: raise it, or start at most {count} processes"
+        )
 
 
 def run_steps(session: Session, on_step: OnStep | None = None, on_progress: OnProgress | None = None) -> None:
     """Take the steps that a run still lacks, from its last checkpoint with `resume`, and write them down."""
     config = session.config
-    done = 0
-    checkpoints = list_checkpoints(config.run)
-    if config.resume and checkpoints:
-        done = load_checkpoint(checkpoints[-1], session.optimizer)
-    truncate_run(config.run, done)
-    trackers = open_trackers(config)
+    writes = is_writer(session.processes)
+    begin = run_on_writer(session.processes, lambda: _find_beginning(session))
+    done = 0 if begin is None else restore(begin, session.optimizer)
+    trackers = open_trackers(config) if writes else []
+    budget = config.optimization.token_budget
+    sampled = run_on_writer(session.processes, lambda: _count_sampled(config.run))
     for step in range(done + 1, config.optimization.steps + 1):
+        if budget and sampled >= budget:
+            break
         try:
             metrics = train_step(session, step, on_progress)
         except ComityError:
             # A step that cannot be judged or paid for was not taken: what was learned before it is kept.
-            if step - 1 > done:
+            if writes and step - 1 > done and session.optimizer.last_step != step:
                 save_checkpoint(config.run, step - 1, session.model, session.optimizer, config.keep_checkpoints)
             raise
-        append_metrics(config.run, metrics)
+        sampled += metrics["sampled/tokens"]
+        is_last = step == config.optimization.steps or bool(budget and sampled >= budget)
+        if writes:
+            append_metrics(config.run, metrics)
         for track in trackers:
             track(step, metrics)
-        if step % config.save_every == 0 or step == config.optimization.steps:
+        if writes and (step % config.save_every == 0 or is_last):
             save_checkpoint(config.run, step, session.model, session.optimizer, config.keep_checkpoints)
         if on_step is not None:
             on_step(step, metrics)
 
 
-def open_session(config: TrainConfig, dilemmas: Sequence[Row], pairs: Sequence[Row]) -> Session:
+def _count_sampled(run: Path) -> float:
+    return sum(row.get("sampled/tokens", 0.0) for row in read_metrics(run))
+
+
+def _find_beginning(session: Session) -> Checkpoint | None:
+    # Only the writer looks into the run directory: other machines need not share its disk.
+    config = session.config
+    checkpoints = list_checkpoints(config.run) if config.resume else []
+    begin = read_checkpoint(checkpoints[-1]) if checkpoints else None
+    truncate_run(config.run, begin.step if begin else 0)
+    if begin is None and session.processes.world_size > 1:
+        return capture(session.optimizer)
+    return begin
+
+
+def open_session(
+    config: TrainConfig, dilemmas: Sequence[Row], pairs: Sequence[Row], processes: Processes = ONE_PROCESS
+) -> Session:
     """Load the policy, its engine, the judges and the optimiser."""
     model = load_policy(config.model)
     engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
     panel = build_panel(config.judges, engine, config.model, config.access, str(config.run))
     optimizer = PolicyOptimizer.create(model, config.optimization)
-    return Session(config, model, engine, panel, optimizer, dilemmas, pairs)
+    return Session(config, model, engine, panel, optimizer, dilemmas, pairs, processes)
 
 
 def train_step(session: Session, step: int, on_progress: OnProgress | None = None) -> dict[str, float]:
     """Play, judge and learn once; write the dialogues and return the step's metrics. `step` counts from 1."""
-    config = session.config
+    config, processes = session.config, session.processes
     settings = config.optimization
     session.engine.policy_version = step - 1
-    clock = _Clock()
-    spent = session.panel.read_spend()
+    clock = Clock()
+    spent = run_on_writer(processes, session.panel.read_spend)
     played = _play_groups(session, step, clock, on_progress)
     with clock.measure("judge"):
-        judged = session.panel.judge(played)
-    require_verdicts(judged, step, config.judges.max_unscored_share)
-    rewards_SG = np.array(
-        [np.nan if item.reward is None else item.reward for item in judged], dtype=np.float64
-    ).reshape(settings.scenarios_per_step, settings.group_size)
+        judged = session.panel.judge(played, settings.agreement_gate)
+    everyone = [item for part in processes.gather_on_writer(judged) for item in part]
+    run_on_writer(processes, lambda: require_verdicts(everyone, step, config.judges.max_unscored_share))
+    rewards = [np.nan if item.reward is None else item.reward for item in judged]
+    rewards_SG = np.array([reward for part in processes.gather(rewards) for reward in part], dtype=np.float64).reshape(
+        settings.scenarios_per_step, settings.group_size
+    )
     advantages_SG = group_advantages(rewards_SG, settings.advantage_scale)
-    samples = make_samples(judged, advantages_SG.ravel(), settings, config.negotiation)
+    share = share_of(rewards_SG.size, processes)
+    samples = make_samples(judged, advantages_SG.ravel()[share], settings, config.negotiation)
+    pad_id = session.engine.tokenizer.pad_token_id
     with clock.measure("update"):
-        update = update_policy(session.model, session.optimizer, samples, step, session.engine.tokenizer.pad_token_id)
+        update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
+    told = run_on_writer(processes, lambda: _write_dialogues(config, step, everyone, rewards_SG, advantages_SG))
+    if session.panel.costs_money:
+        told |= run_on_writer(processes, lambda: summarize_spend(spent, session.panel.read_spend()))
+    return {"step": float(step)} | told | update | _largest(processes.gather(clock.metrics()))
+
+
+def _write_dialogues(
+    config: TrainConfig,
+    step: int,
+    judged: Sequence[Judged],
+    rewards_SG: NDArray[np.float64],
+    advantages_SG: NDArray[np.float64],
+) -> dict[str, float]:
     rows = [negotiation_row(item, advantage) for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)]
     write_negotiations(config.run, step, rows)
-    metrics = {"step": float(step), **summarize_rewards(judged, rewards_SG, advantages_SG)}
-    metrics |= {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
-    if session.panel.costs_money:
-        metrics |= summarize_spend(spent, session.panel.read_spend())
-    return metrics | update | clock.metrics()
+    signs = {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
+    sampled = {"sampled/tokens": float(sum(map(count_sampled_tokens, judged)))}
+    return summarize_rewards(judged, rewards_SG, advantages_SG) | signs | sampled
 
 
-def _play_groups(session: Session, step: int, clock: "_Clock", on_progress: OnProgress | None) -> list[Negotiation]:
+def count_sampled_tokens(judged: Judged) -> int:
+    """Return how many tokens the models of a dialogue sampled: messages of both seats and the joint answer."""
+    negotiation = judged.negotiation
+    texts = [turn.completion for turn in negotiation.turns]
+    if negotiation.completion is not None and negotiation.ending != "answered":  # a solo answer is its one turn
+        texts.append(negotiation.completion)
+    return sum(len(text.token_ids) for text in texts)
+
+
+def _largest(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    # Time and memory of the slowest and the largest process: they are what a run waits for and what has to fit.
+    return {key: max(part[key] for part in parts) for key in parts[0]} | {"process/count": float(len(parts))}
+
+
+def _play_groups(session: Session, step: int, clock: Clock, on_progress: OnProgress | None) -> list[Negotiation]:
     config = session.config
     count = config.optimization.scenarios_per_step
     scenarios = draw_scenarios(session.dilemmas, session.pairs, (step - 1) * count, count, config.seed, config.solo)
     states = [start(scenario, sample) for scenario in scenarios for sample in range(config.optimization.group_size)]
     # The step enters every request's seed: a scenario that comes again is played anew.
     return play(
-        states,
+        states[share_of(len(states), session.processes)],
         config.negotiation,
-        clock.wrap("rollout", session.engine),
+        clock.wrap("rollout", seat_players(session.engine, session.optimizer, step)),
         clock.wrap("judge", session.panel.agreement),
         seed=config.seed * 1_000_003 + step,
+        always_complete=not config.optimization.agreement_gate,
         on_progress=on_progress,
     )
 
@@ -190,52 +281,3 @@ def summarize_rewards(
 
 def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {key: float(np.mean(items)) for key, items in values.items() if items}
-
-
-class _Clock:
-    """Seconds spent in each part of a step."""
-
-    def __init__(self) -> None:
-        self.seconds = {"rollout": 0.0, "judge": 0.0, "update": 0.0}
-        self.begun = time.perf_counter()
-
-    def measure(self, part: str) -> "_Span":
-        return _Span(self, part)
-
-    def wrap(self, part: str, function: Callable[P, R]) -> Callable[P, R]:
-        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self.measure(part):
-                return function(*args, **kwargs)
-
-        return timed
-
-    def metrics(self) -> dict[str, float]:
-        parts = {f"time/{part}_seconds": seconds for part, seconds in self.seconds.items()}
-        return {**parts, "time/step_seconds": time.perf_counter() - self.begun, "memory/peak_gb": peak_memory_gb()}
-
-
-class _Span:
-    def __init__(self, clock: _Clock, part: str) -> None:
-        self.clock, self.part, self.begun = clock, part, 0.0
-
-    def __enter__(self) -> None:
-        self.begun = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.seconds[self.part] += time.perf_counter() - self.begun
-
-
-def peak_memory_gb() -> float:
-    """Return the largest resident memory of this process so far, in GB (on CUDA: the device's largest allocation)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    memory = psutil.Process().memory_info()
-    return float(getattr(memory, "peak_wset", 0) or _peak_resident_bytes()) / 1e9
-
-
-def _peak_resident_bytes() -> int:
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from comity.training.collate import MicroBatch, make_micro_batches
+from comity.training.distributed import ONE_PROCESS, Processes
 from comity.training.loss import policy_loss
 from comity.training.policy import PolicyOptimizer, token_logprobs
 from comity.types import TurnSample
@@ -28,17 +29,20 @@ def update_policy(
     samples: Sequence[TurnSample],
     step: int,
     pad_id: int,
+    processes: Processes = ONE_PROCESS,
 ) -> dict[str, float]:
     """Update the adapter on all samples of a step and return metrics.
 
     Samples without advantage are skipped before the forward pass (unless a KL penalty needs them) but count among the
-    step's tokens. Without any advantage the policy stays exactly as it is.
+    step's tokens. Without any advantage the policy stays exactly as it is. `samples` are those of this process; tokens,
+    gradients and metrics are summed over all of them, so the update is that of one process with all samples.
     """
     settings = optimizer.settings
-    step_tokens = sum(int(sample.loss_mask.sum()) for sample in samples)
     used = [sample for sample in samples if sample.advantage != 0 or settings.kl_coefficient]
-    metrics = {"loss/tokens": float(step_tokens), "loss/used_samples": float(len(used))}
-    if not used:
+    counts = processes.gather((sum(int(sample.loss_mask.sum()) for sample in samples), len(used)))
+    step_tokens, used_samples = (sum(column) for column in zip(*counts, strict=True))
+    metrics = {"loss/tokens": float(step_tokens), "loss/used_samples": float(used_samples)}
+    if not used_samples:
         return metrics
     batches = list(make_micro_batches(used, settings.micro_batch_tokens, pad_id))
     before: list[Tensor] = []
@@ -50,6 +54,8 @@ def update_policy(
             optimizer.collect()
             if epoch == 0:
                 before.append(logprobs_N)
+        processes.sum_tensors(optimizer.gradients())
+        totals = _add_totals(processes.gather(totals))
         norm = optimizer.step(step)
         if epoch == 0:
             # The mismatch is a property of the sampling policy: later epochs compare a policy that has moved.
@@ -67,6 +73,17 @@ def update_policy(
         if "reference_kl" in totals.sums:
             metrics["loss/reference_kl"] = totals.sums["reference_kl"] / totals.tokens
     return metrics
+
+
+def _add_totals(parts: Sequence[_Totals]) -> _Totals:
+    keys = {key: None for part in parts for key in part.sums}
+    return _Totals(
+        loss=sum(part.loss for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        entropy=sum(part.entropy for part in parts),
+        largest_ratio=max(part.largest_ratio for part in parts),
+        sums={key: sum(part.sums.get(key, 0.0) for part in parts) for key in keys},
+    )
 
 
 def _accumulate(

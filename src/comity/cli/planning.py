@@ -1,0 +1,113 @@
+"""What `comity plan` and `comity train --dry-run` print."""
+
+import argparse
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from comity.config import DemoConfig, TrainConfig
+from comity.plan.devices import DEVICES, Device, custom_device, find_device
+from comity.plan.plan import Expectation, Plan, StepPlan, largest_micro_batch, make_plan
+
+NAME_WIDTH = 34
+COLUMN_WIDTH = 14
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """Add the device and what is expected of a dialogue."""
+    names = ", ".join(device.name for device in DEVICES)
+    parser.add_argument("--device", metavar="NAME", help=f"one of {names} (default: h100-80gb)")
+    for option, text in (("memory-gb", "GB"), ("tflops", "dense bfloat16 TFLOP/s"), ("bandwidth", "GB/s")):
+        parser.add_argument(f"--{option}", type=float, metavar="NUMBER", help=f"a device by its numbers: {text}")
+    parser.add_argument("--devices", type=int, default=1, metavar="INTEGER", help="one process each (default: 1)")
+    parser.add_argument("--rounds", type=int, metavar="INTEGER", help="rounds of a typical dialogue (default: 2)")
+    share = "typical length of a reply as a share of the longest (default: 0.6)"
+    parser.add_argument("--reply-share", type=float, default=0.6, metavar="NUMBER", help=share)
+
+
+def settings_kind(path: str) -> type[Any]:
+    """Return what a file of settings is for: a demo has its training in a table of its own."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return TrainConfig  # the loader of settings says what is wrong
+    return DemoConfig if "train" in document else TrainConfig
+
+
+def choose_device(arguments: argparse.Namespace) -> Device:
+    """Return the device that the options name; raise ConfigError for an unknown name or a missing number."""
+    numbers = (arguments.memory_gb, arguments.tflops, arguments.bandwidth)
+    if any(number is not None for number in numbers):
+        return custom_device(*(0.0 if number is None else number for number in numbers))
+    return find_device(arguments.device or "h100-80gb")
+
+
+def plan_run(config: TrainConfig, arguments: argparse.Namespace) -> list[str]:
+    """Return the lines of a run's plan on the chosen device."""
+    expectation = Expectation(arguments.rounds, arguments.reply_share)
+    return describe_plan(make_plan(config, choose_device(arguments), arguments.devices, expectation))
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """Return the plan in lines of fixed columns."""
+    model = plan.config.model
+    weights = model.dtype if model.quantization == "none" else model.quantization
+    return [
+        f"{model.name}: {plan.architecture.parameters:,} parameters in {weights}, adapter {plan.adapter_parameters:,} "
+        f"(rank {plan.config.model.lora_rank}), KV cache {plan.kv_bytes_per_token:,} bytes a token",
+        "",
+        f"memory of one of {plan.processes} x {plan.device.name}, for the longest dialogues".replace("one of 1 x ", ""),
+        *_list_bytes("always", plan.memory.always),
+        *_list_bytes("rollout", plan.memory.rollout),
+        *_list_bytes("update", plan.memory.update),
+        f"  {'peak':<{NAME_WIDTH}}{plan.memory.peak / 1e9:>{COLUMN_WIDTH}.2f} GB of {plan.device.memory_gb:g}"
+        f"{'' if plan.fits else ': does not fit'}",
+        *_advise(plan),
+        "",
+        f"  {'a step':<{NAME_WIDTH}}{'typical':>{COLUMN_WIDTH}}{'longest':>{COLUMN_WIDTH}}",
+        *_list_step(plan.typical, plan.longest),
+        "",
+        f"{plan.config.optimization.steps:,} typical steps: {_hours(plan)} hours without the judges' answers",
+    ]
+
+
+def _list_bytes(part: str, items: Mapping[str, float]) -> list[str]:
+    return [
+        f"  {f'{part}: {name}':<{NAME_WIDTH}}{count / 1e9:>{COLUMN_WIDTH}.2f} GB"
+        for name, count in items.items()
+        if count
+    ]
+
+
+def _advise(plan: Plan) -> list[str]:
+    if plan.fits:
+        return []
+    tokens = largest_micro_batch(plan)
+    if tokens is not None:
+        return [f"  optimization.micro_batch_tokens {tokens} fits"]
+    return ["  no micro-batch fits: quantise, take a smaller model or a larger device"]
+
+
+def _list_step(typical: StepPlan, longest: StepPlan) -> list[str]:
+    rows: list[tuple[str, float, float, int]] = [
+        ("prompt tokens", typical.prompt_tokens, longest.prompt_tokens, 0),
+        ("new tokens", typical.new_tokens, longest.new_tokens, 0),
+        ("seconds: prefill", typical.seconds.prefill, longest.seconds.prefill, 1),
+        ("seconds: decode", typical.seconds.decode, longest.seconds.decode, 1),
+        ("seconds: update", typical.seconds.update, longest.seconds.update, 1),
+        ("seconds: all", typical.seconds.step, longest.seconds.step, 1),
+    ]
+    for place, judge in enumerate(("agreement", "agency")):
+        rows += [
+            (f"calls of the {judge} judge", typical.judge_calls[place], longest.judge_calls[place], 0),
+            ("  tokens of their prompts", typical.judge_tokens[place], longest.judge_tokens[place], 0),
+        ]
+    return [
+        f"  {name:<{NAME_WIDTH}}{first:>{COLUMN_WIDTH},.{digits}f}{second:>{COLUMN_WIDTH},.{digits}f}"
+        for name, first, second, digits in rows
+    ]
+
+
+def _hours(plan: Plan) -> str:
+    return f"{plan.typical.seconds.step * plan.config.optimization.steps / 3600:,.1f}"

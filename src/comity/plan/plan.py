@@ -1,0 +1,130 @@
+"""Join everything that a run will need into one plan."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from comity.config import ModelConfig, TrainConfig
+from comity.errors import ConfigError
+from comity.plan.architectures import Architecture, find_architecture
+from comity.plan.devices import Device
+from comity.plan.memory import Memory, estimate_memory, kv_bytes_per_token
+from comity.plan.speed import Seconds, estimate_seconds
+from comity.plan.workload import Workload, longest_workload, mean_workload
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What is assumed of a typical dialogue; None takes the defaults."""
+
+    rounds: int | None = None
+    """Rounds until agreement; the paper's trained models need about two."""
+    reply_share: float = 0.6
+    """Length of a reply as a share of the longest."""
+
+    def __post_init__(self) -> None:
+        if self.rounds is not None and self.rounds < 1:
+            raise ConfigError(f"--rounds is {self.rounds}: choose 1 or more")
+        if not 0 < self.reply_share <= 1:
+            raise ConfigError(f"--reply-share is {self.reply_share}: choose a number above 0 and at most 1")
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step of all processes, if every dialogue is as the workload says."""
+
+    prompt_tokens: float
+    new_tokens: float
+    judge_calls: tuple[int, int]
+    """Of the agreement and of the agency judge."""
+    judge_tokens: tuple[float, float]
+    """In the prompts of either judge."""
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run needs: on each device, in a typical step and in the longest."""
+
+    config: TrainConfig
+    architecture: Architecture
+    device: Device
+    processes: int
+    adapter_parameters: int
+    kv_bytes_per_token: int
+    memory: Memory
+    typical: StepPlan
+    longest: StepPlan
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether the peak is within the device's memory."""
+        return self.memory.peak <= self.device.memory_gb * 1e9
+
+
+def make_plan(config: TrainConfig, device: Device, processes: int, expectation: Expectation) -> Plan:
+    """Return the plan of a run on `processes` devices of one kind; raise ComityError for what cannot be planned."""
+    dialogues = config.optimization.scenarios_per_step * config.optimization.group_size
+    if not 1 <= processes <= dialogues:
+        raise ConfigError(f"--devices is {processes}: choose 1 to {dialogues}, the dialogues of a step")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, lora_rank=adapter_rank(config.model)))
+    architecture = find_architecture(config.model.name)
+    longest = longest_workload(config)
+    rounds = expectation.rounds or min(2, config.negotiation.rounds)
+    typical = mean_workload(config, rounds, expectation.reply_share)
+    return Plan(
+        config=config,
+        architecture=architecture,
+        device=device,
+        processes=processes,
+        adapter_parameters=architecture.adapter_parameters(config.model.lora_rank),
+        kv_bytes_per_token=kv_bytes_per_token(architecture, config.model.dtype),
+        memory=estimate_memory(architecture, config, longest, device, processes),
+        typical=plan_step(architecture, config, typical, device, processes),
+        longest=plan_step(architecture, config, longest, device, processes),
+    )
+
+
+def plan_step(
+    architecture: Architecture, config: TrainConfig, workload: Workload, device: Device, processes: int
+) -> StepPlan:
+    """Return one step whose dialogues are all as the workload says."""
+    dialogues = config.optimization.scenarios_per_step * config.optimization.group_size
+    return StepPlan(
+        prompt_tokens=dialogues * workload.prompt_tokens,
+        new_tokens=dialogues * workload.new_tokens,
+        judge_calls=(dialogues * len(workload.agreement_tokens), dialogues * len(workload.agency_tokens)),
+        judge_tokens=(dialogues * sum(workload.agreement_tokens), dialogues * sum(workload.agency_tokens)),
+        seconds=estimate_seconds(architecture, config, workload, device, processes),
+    )
+
+
+def largest_micro_batch(plan: Plan) -> int | None:
+    """Return the largest `micro_batch_tokens`, in steps of 256, whose update fits; None when none does."""
+    for tokens in range(plan.config.optimization.micro_batch_tokens, 0, -256):
+        settings = dataclasses.replace(plan.config.optimization, micro_batch_tokens=max(64, tokens))
+        config = dataclasses.replace(plan.config, optimization=settings)
+        workload = longest_workload(config)
+        memory = estimate_memory(plan.architecture, config, workload, plan.device, plan.processes)
+        if memory.peak <= plan.device.memory_gb * 1e9:
+            return settings.micro_batch_tokens
+    return None
+
+
+def adapter_rank(model: ModelConfig) -> int:
+    """Return the rank of the adapter that the run begins with: its own, or that of a fresh one."""
+    if model.adapter == "none":
+        return model.lora_rank
+    if model.adapter == "warm-start":
+        folder = Path(str(resources.files("comity.training").joinpath("warm_start_adapter")))
+    else:
+        folder = Path(model.adapter)
+    path = folder / "adapter_config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"model.adapter {model.adapter!r}: {path} cannot be read; give a PEFT folder or none"
+        ) from error

@@ -1,0 +1,81 @@
+"""A training step on a 4-bit base: QLoRA's path, here on the CPU with the real bitsandbytes."""
+
+import dataclasses
+
+import bitsandbytes
+import pytest
+import torch
+from small_session import build_config, build_session
+
+from comity.config import ModelConfig
+from comity.engines.merging import merged_adapter
+from comity.training.policy import load_policy, trainable_parameters
+from comity.training.trainer import train_step
+from tiny import build_model
+
+pytestmark = pytest.mark.slow
+
+
+def quantised_layers(model):
+    return {name: m for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+
+
+def quantised_weights(model):
+    return {name: layer.weight.data.clone() for name, layer in quantised_layers(model).items()}
+
+
+def assert_same_weights(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_on_a_4_bit_base_changes_the_adapter_and_nothing_else(tiny_folder, tmp_path, dtype):
+    config = build_config(tiny_folder, tmp_path / "run")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, quantization="nf4", dtype=dtype))
+    session = build_session(config)
+    base = quantised_weights(session.model)
+    # 2 layers of 7 linear maps each.
+    assert len(base) == 14
+    assert all(weight.dtype == torch.uint8 for weight in base.values())
+    before = {name: p.detach().clone() for name, p in trainable_parameters(session.model).items()}
+    rows = [train_step(session, step) for step in (1, 2)]
+    assert all(row["loss/used_samples"] > 0 and row["loss/gradient_norm"] > 0 for row in rows)
+    # Engine and trainer read the same quantised weights: what the first sampled, the second finds as likely.
+    assert rows[0]["mismatch/mean_ratio"] == pytest.approx(1, abs=1e-3 if dtype == "float32" else 0.05)
+    after = trainable_parameters(session.model)
+    assert all(not torch.equal(after[name], value) for name, value in before.items())
+    assert_same_weights(base, quantised_weights(session.model))
+
+
+def test_gradients_through_a_4_bit_base_are_those_of_its_plain_copy(tiny_folder):
+    model = load_policy(ModelConfig(str(tiny_folder), dtype="float32", device="cpu", quantization="nf4", lora_rank=4))
+    plain = build_model()
+    for name, layer in quantised_layers(model).items():
+        weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        plain.get_submodule(name.removeprefix("base_model.model.").removesuffix(".base_layer")).weight.data = weight
+    ids = torch.randint(3, 300, (2, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model(input_ids=ids)  # as sampling does: bitsandbytes may lay the weights out anew in such a pass
+    generator = torch.Generator().manual_seed(1)
+    for parameter in trainable_parameters(model).values():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    from peft import LoraConfig, get_peft_model
+
+    copy = get_peft_model(plain, LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    copy.load_state_dict({name: p.data for name, p in trainable_parameters(model).items()}, strict=False)
+    for each in (model, copy):
+        each(input_ids=ids, labels=ids).loss.backward()
+    expected = {name: p.grad for name, p in trainable_parameters(copy).items()}
+    found = {name: p.grad for name, p in trainable_parameters(model).items()}
+    assert found.keys() == expected.keys()
+    assert len(found) == 28  # two matrices for each of the 14 layers
+    for name, gradient in expected.items():
+        assert float((found[name] - gradient).norm()) <= 1e-4 * float(gradient.norm()), name
+
+
+def test_a_4_bit_layer_is_sampled_with_the_adapter_beside_it(tiny_folder):
+    model = load_policy(ModelConfig(str(tiny_folder), dtype="float32", device="cpu", quantization="nf4", lora_rank=4))
+    before = quantised_weights(model)
+    with merged_adapter(model):
+        assert_same_weights(before, quantised_weights(model))
