@@ -11,7 +11,7 @@ import comity
 
 ORDER = (
     "types", "errors", "config", "prompts", "scenarios", "negotiation", "runs", "engines", "judges", "training",
-    "evaluation", "report", "demo", "cli", "__main__",
+    "evaluation", "report", "viewer", "demo", "cli", "__main__",
 )  # fmt: skip
 ROOT = Path(comity.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

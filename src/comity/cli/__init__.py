@@ -18,6 +18,7 @@ from comity.cli.options import Parser, add_settings, join_values, read_settings
 from comity.config import DemoConfig, EvaluateConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
 from comity.errors import ComityError
+from comity.viewer.settings import ViewConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,7 @@ SETTINGS: dict[str, type[Any]] = {
     "negotiate": NegotiateConfig,
     "evaluate": EvaluateConfig,
     "demo": DemoConfig,
+    "view": ViewConfig,
 }
 """Commands that take `--config` and settings."""
 
@@ -73,14 +75,18 @@ def build_parser(chosen: str) -> Parser:
         "negotiate": (_negotiate, "play one dialogue live: comity negotiate DILEMMA --a GOAL --b GOAL"),
         "evaluate": (_evaluate, "compare two adapters on held-out scenarios, paired"),
         "demo": (_demo, "train, evaluate and report in one go"),
+        "view": (_view, "look at runs in a browser, play negotiations, rate them"),
     }
     for name, (function, text) in texts.items():
-        place = " DILEMMA" if name == "negotiate" else ""
+        place = {"negotiate": " DILEMMA", "view": " [RUNS]"}.get(name, "")
         usage = f"comity {name}{place} [--config FILE] [--SETTING VALUE ...]"
         command = commands.add_parser(name, help=text, description=text, usage=usage, allow_abbrev=False)
         command.set_defaults(run_command=function)
         if name == "negotiate":
             command.add_argument("dilemma", metavar="DILEMMA", help="what the two sides negotiate about")
+        if name == "view":
+            text = "the folder that holds the run directories (default: runs)"
+            command.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=text)
         if name == chosen:
             add_settings(command, SETTINGS[name])
     command = commands.add_parser("report", help="write RUN/report.html from a run directory")
@@ -163,6 +169,12 @@ def _demo(arguments: argparse.Namespace, config: DemoConfig, console: "Console")
 
     print_comparison(console, read_json(config.run / "evaluation" / "results.json"))
     print_line(console, f"{page} shows figures and dialogues; {config.run / 'summary.json'} holds the result")
+
+
+def _view(arguments: argparse.Namespace, config: ViewConfig, console: "Console") -> None:
+    from comity.cli.view import run_view
+
+    run_view(arguments.runs, config, console)
 
 
 def _report(arguments: argparse.Namespace, _: None, console: "Console") -> None:
