@@ -121,7 +121,11 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
         update = update_policy(
             session.model, session.optimizer, samples, settings, step, session.engine.tokenizer.pad_token_id
         )
-    rows = [negotiation_row(item, advantage) for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)]
+    token_text = session.engine.token_text if config.store_tokens else None
+    rows = [
+        negotiation_row(item, advantage, token_text)
+        for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)
+    ]
     write_negotiations(config.run, step, rows)
     metrics = {"step": float(step), **summarize_rewards(judged, rewards_SG, advantages_SG)}
     metrics |= {f"signs/{key}": value for key, value in summarize_signs(rows).items()}

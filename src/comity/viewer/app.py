@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from comity.engines.folders import cache_directory
 from comity.errors import ComityError
-from comity.viewer import pages, run_pages
+from comity.viewer import negotiation_pages, pages, run_pages
+from comity.viewer.index import IndexShelf
 from comity.viewer.library import Library
 from comity.viewer.security import Guard
 from comity.viewer.settings import ViewConfig
@@ -20,8 +22,10 @@ from comity.viewer.state import Viewer
 def build_app(root: Path, config: ViewConfig) -> Guard:
     """Return the guarded application that shows the runs below `root`; raise RunError when there is no such folder."""
     app = FastAPI(title="comity", openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.viewer = Viewer(Library(root), config)
+    cache = Path(config.cache) if config.cache else cache_directory()
+    app.state.viewer = Viewer(Library(root), config, IndexShelf(cache))
     app.include_router(run_pages.router)
+    app.include_router(negotiation_pages.router)
     app.mount("/static", StaticFiles(packages=[("comity.viewer", "static")]), name="static")
     app.add_exception_handler(HTTPException, _show_http_error)
     app.add_exception_handler(RequestValidationError, _show_bad_value)

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from comity.errors import RunError
 from comity.viewer.sources import ReadSource, Source, list_sources, read_source
 
 VERSION = 1
@@ -80,11 +81,15 @@ class RunIndex:
         self._begun = 0.0
 
     def refresh(self, wait_seconds: float = 0.25) -> IndexState:
-        """Look for new files unless that was done a moment ago; wait at most so long, and return how far it came."""
+        """Look for new files unless that was done a moment ago; wait at most so long, and return how far it came.
+
+        Raise RunError when the cache folder cannot be written.
+        """
         with self._lock:
             running = self._thread is not None and self._thread.is_alive()
             if not running and time.monotonic() - self._begun > RESCAN_SECONDS:
                 self._begun = time.monotonic()
+                self._prepare()
                 self._thread = threading.Thread(target=self._update, daemon=True)
                 self._thread.start()
             thread = self._thread
@@ -99,14 +104,34 @@ class RunIndex:
         connection.execute("PRAGMA cache_size = -8000")
         return connection
 
+    def generation(self) -> int:
+        """Return a number that grows with every negotiation that is added; 0 before there is an index."""
+        try:
+            with closing(self.connect()) as connection:
+                return int(connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()[0])
+        except sqlite3.DatabaseError:
+            return 0
+
+    def _prepare(self) -> None:
+        try:
+            open_index(self.path).close()
+        except OSError as error:
+            raise RunError(f"cache {self.path.parent}: cannot be written ({error.strerror}); choose --cache") from error
+        except sqlite3.DatabaseError:
+            # A damaged index holds nothing that cannot be made again.
+            self._discard()
+            open_index(self.path).close()
+
+    def _discard(self) -> None:
+        for ending in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+
     def _update(self) -> None:
         try:
             self._follow_files()
         except sqlite3.DatabaseError as error:
-            # A damaged index holds nothing that cannot be made again: the next look begins with an empty one.
-            for ending in ("", "-wal", "-shm"):
-                self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
-            self.state = IndexState(problem=f"{self.path}: is damaged ({error}); it is made anew")
+            self._discard()
+            self.state = IndexState(problem=f"{self.path}: was damaged ({error}); load the page again")
         except OSError as error:
             self.state = IndexState(problem=f"{error.filename or self.path}: {error.strerror}")
 
@@ -128,6 +153,20 @@ class RunIndex:
                 done += len(batch)
                 self.state = IndexState(done, len(sources), _count_skipped(connection), "", True)
             connection.execute("PRAGMA optimize")
+
+
+class IndexShelf:
+    """The indexes of all runs that were looked at, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._indexes: dict[Path, RunIndex] = {}
+        self._lock = threading.Lock()
+
+    def open(self, run: Path) -> RunIndex:
+        """Return the index of a run, which may still be empty."""
+        with self._lock:
+            return self._indexes.setdefault(run, RunIndex(run, self._folder))
 
 
 def open_index(path: Path) -> sqlite3.Connection:

@@ -51,6 +51,7 @@ class Record:
     score: float | None
     heldout_score: float | None
     advantage: float | None
+    words: int
 
 
 LOOKED_UP = {

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import HTTPException
 from starlette.requests import Request
 
+from comity.viewer.index import IndexShelf
 from comity.viewer.library import Library, RunEntry
 from comity.viewer.settings import ViewConfig
 
@@ -15,6 +16,7 @@ class Viewer:
 
     library: Library
     config: ViewConfig
+    indexes: IndexShelf
 
 
 def viewer_of(request: Request) -> Viewer:
