@@ -11,21 +11,28 @@ from starlette.staticfiles import StaticFiles
 
 from comity.engines.folders import cache_directory
 from comity.errors import ComityError
-from comity.viewer import negotiation_pages, pages, run_pages
+from comity.viewer import negotiation_pages, pages, play_pages, run_pages
+from comity.viewer.cast import Cast, LocalCast
 from comity.viewer.index import IndexShelf
 from comity.viewer.library import Library
+from comity.viewer.play import GameRoom
 from comity.viewer.security import Guard
 from comity.viewer.settings import ViewConfig
 from comity.viewer.state import Viewer
 
 
-def build_app(root: Path, config: ViewConfig) -> Guard:
-    """Return the guarded application that shows the runs below `root`; raise RunError when there is no such folder."""
+def build_app(root: Path, config: ViewConfig, cast: Cast | None = None) -> Guard:
+    """Return the guarded application that shows the runs below `root`; raise RunError when there is no such folder.
+
+    `cast` says who can play; without it the models of this machine.
+    """
     app = FastAPI(title="comity", openapi_url=None, docs_url=None, redoc_url=None)
     cache = Path(config.cache) if config.cache else cache_directory()
-    app.state.viewer = Viewer(Library(root), config, IndexShelf(cache))
+    library = Library(root)
+    app.state.viewer = Viewer(library, config, IndexShelf(cache), cast or LocalCast(library, config), GameRoom())
     app.include_router(run_pages.router)
     app.include_router(negotiation_pages.router)
+    app.include_router(play_pages.router)
     app.mount("/static", StaticFiles(packages=[("comity.viewer", "static")]), name="static")
     app.add_exception_handler(HTTPException, _show_http_error)
     app.add_exception_handler(RequestValidationError, _show_bad_value)

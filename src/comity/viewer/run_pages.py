@@ -51,7 +51,7 @@ def show_run(request: Request, run_id: str) -> Response:
     return pages.render(
         request,
         "run.html.j2",
-        {"run": entry, "tab": "overview", "result": read_result(entry), **curves_context(overview)},
+        {"run": entry, "tab": "overview", **curves_context(overview)},
     )
 
 
@@ -60,7 +60,8 @@ def show_curves(request: Request, run_id: str) -> Response:
     """Return facts and curves of a run as they are now."""
     overview = viewer_of(request).library.describe(require_run(request, run_id))
     context = {"run": overview.entry, **curves_context(overview)}
-    return pages.render_fragment(request, "curves.html.j2", context, overview.version)
+    version = f"{overview.version}|{context['result']}"
+    return pages.render_fragment(request, "curves.html.j2", context, version)
 
 
 @router.get("/runs/{run_id}/config")
@@ -108,6 +109,7 @@ def curves_context(overview: RunOverview) -> dict[str, Any]:
     return {
         "overview": overview,
         "facts": list_facts(overview),
+        "result": read_result(overview.entry),
         "sections": [(*section, in_section) for section in SECTIONS if (in_section := _of_section(plots, section[0]))],
     }
 

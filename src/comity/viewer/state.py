@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from fastapi import HTTPException
 from starlette.requests import Request
 
+from comity.viewer.cast import Cast
 from comity.viewer.index import IndexShelf
 from comity.viewer.library import Library, RunEntry
+from comity.viewer.play import GameRoom
 from comity.viewer.settings import ViewConfig
 
 
@@ -17,6 +19,8 @@ class Viewer:
     library: Library
     config: ViewConfig
     indexes: IndexShelf
+    cast: Cast
+    games: GameRoom
 
 
 def viewer_of(request: Request) -> Viewer:
