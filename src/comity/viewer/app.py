@@ -11,13 +11,14 @@ from starlette.staticfiles import StaticFiles
 
 from comity.engines.folders import cache_directory
 from comity.errors import ComityError
-from comity.viewer import negotiation_pages, pages, play_pages, run_pages
+from comity.viewer import negotiation_pages, pages, play_pages, rate_pages, run_pages
 from comity.viewer.cast import Cast, LocalCast
 from comity.viewer.index import IndexShelf
 from comity.viewer.library import Library
 from comity.viewer.play import GameRoom
+from comity.viewer.ratings import RatingStore
 from comity.viewer.security import Guard
-from comity.viewer.settings import ViewConfig
+from comity.viewer.settings import ViewConfig, ratings_path
 from comity.viewer.state import Viewer
 
 
@@ -29,10 +30,18 @@ def build_app(root: Path, config: ViewConfig, cast: Cast | None = None) -> Guard
     app = FastAPI(title="comity", openapi_url=None, docs_url=None, redoc_url=None)
     cache = Path(config.cache) if config.cache else cache_directory()
     library = Library(root)
-    app.state.viewer = Viewer(library, config, IndexShelf(cache), cast or LocalCast(library, config), GameRoom())
+    app.state.viewer = Viewer(
+        library=library,
+        config=config,
+        indexes=IndexShelf(cache),
+        cast=cast or LocalCast(library, config),
+        games=GameRoom(),
+        ratings=RatingStore(ratings_path(config, root)),
+    )
     app.include_router(run_pages.router)
     app.include_router(negotiation_pages.router)
     app.include_router(play_pages.router)
+    app.include_router(rate_pages.router)
     app.mount("/static", StaticFiles(packages=[("comity.viewer", "static")]), name="static")
     app.add_exception_handler(HTTPException, _show_http_error)
     app.add_exception_handler(RequestValidationError, _show_bad_value)

@@ -123,6 +123,18 @@ def find_pairs(connection: sqlite3.Connection, before: str, after: str) -> list[
     return [(Record(*row[: len(NAMES)]), Record(*row[len(NAMES) :])) for row in rows]
 
 
+def find_nth(connection: sqlite3.Connection, part: str, number: int) -> Record | None:
+    """Return a negotiation of a part by its number in the order of steps and places, counted from 0."""
+    query = f"{SELECT} WHERE part = {NUMBER} ORDER BY step, place LIMIT 1 OFFSET ?"
+    row = connection.execute(query, (part, number)).fetchone()
+    return None if row is None else Record(*row)
+
+
+def list_records(connection: sqlite3.Connection, part: str) -> list[Record]:
+    """Return all negotiations of a part."""
+    return [Record(*row) for row in connection.execute(f"{SELECT} WHERE part = {NUMBER}", (part,))]
+
+
 def list_parts(connection: sqlite3.Connection) -> list[str]:
     """Return the parts that a run has negotiations of, training first."""
     found = [row[0] for row in connection.execute("SELECT name FROM names WHERE id IN (SELECT part FROM files)")]

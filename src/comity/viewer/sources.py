@@ -72,6 +72,17 @@ class ReadSource:
     skipped: int
 
 
+def list_parts_of(run: Path) -> list[str]:
+    """Return the parts that a run's files name, without a look at each of them."""
+    parts = ["train"] if (run / "negotiations").is_dir() else []
+    for folder in ("evaluation", "."):
+        names = [
+            entry.name.removesuffix(".jsonl") for entry in _files_of(run / folder) if entry.name.endswith(".jsonl")
+        ]
+        parts += [name for name in names if name not in ("metrics", "train", *parts) and "." not in name]
+    return parts
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the place in bytes and the content of every line that is not empty."""
     start = 0

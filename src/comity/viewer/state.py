@@ -9,6 +9,7 @@ from comity.viewer.cast import Cast
 from comity.viewer.index import IndexShelf
 from comity.viewer.library import Library, RunEntry
 from comity.viewer.play import GameRoom
+from comity.viewer.ratings import RatingStore
 from comity.viewer.settings import ViewConfig
 
 
@@ -21,6 +22,7 @@ class Viewer:
     indexes: IndexShelf
     cast: Cast
     games: GameRoom
+    ratings: RatingStore
 
 
 def viewer_of(request: Request) -> Viewer:

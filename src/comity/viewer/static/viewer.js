@@ -127,4 +127,10 @@ document.querySelectorAll("[data-toggle]").forEach((box) => {
   box.addEventListener("change", apply);
   apply();
 });
+document.querySelectorAll("form[data-once]").forEach((form) => {
+  // After the submission has been taken up, so that the pressed button still counts.
+  form.addEventListener("submit", () => setTimeout(() => {
+    form.querySelectorAll("button").forEach((button) => { button.disabled = true; });
+  }));
+});
 prepare(document);
