@@ -17,6 +17,11 @@ def run_view(runs: Path, config: ViewConfig, console: Console) -> None:
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"view needs {package}: run `pip install 'comity[view]'`")
+    if config.export:
+        from comity.viewer.export import export_run
+
+        print_line(console, f"{export_run(runs, config.export, Path(config.out))} written")
+        return
     from comity.viewer.serve import serve
 
     serve(runs, config, lambda line: print_line(console, line))

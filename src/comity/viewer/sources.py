@@ -111,7 +111,7 @@ def read_source(run: Path, source: Source) -> ReadSource:
     """Return what the index takes from one file; a file without a single negotiation row is not one of ours."""
     rows, skipped = [], 0
     for place, (start, line) in enumerate(read_lines(run / source.path)):
-        row = _parse(line)
+        row = read_negotiation(line)
         if row is None:
             skipped += 1
         else:
@@ -145,7 +145,8 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def read_negotiation(line: bytes) -> dict[str, Any] | None:
+    """Return one negotiation row, None for a line that is none."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -133,4 +133,13 @@ document.querySelectorAll("form[data-once]").forEach((form) => {
     form.querySelectorAll("button").forEach((button) => { button.disabled = true; });
   }));
 });
+document.querySelectorAll("[data-filter]").forEach((box) => {
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    document.querySelectorAll(box.dataset.filter).forEach((item) => {
+      const text = item.textContent.toLowerCase();
+      item.hidden = !words.every((word) => text.includes(word));
+    });
+  });
+});
 prepare(document);
