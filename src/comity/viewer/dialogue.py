@@ -103,6 +103,8 @@ def lay_out(row: Mapping[str, Any], rules: Rules) -> Dialogue:
     extra = {key: value for key, value in row.items() if key not in KNOWN}
     row = _clean(row)
     messages = row["messages"]
+    if any(_seat_of(message) > 1 for message in messages):
+        rules = Rules(None, rules.optimization)  # the protocol knows two seats: what others saw cannot be said
     negotiation = restore_negotiation(row, messages)
     speeches = [_speech(row, message, negotiation, place, rules) for place, message in enumerate(messages)]
     checks = {check["round"]: check for check in row["checks"]}

@@ -134,4 +134,4 @@ def _letters(text: str) -> str:
 
 def _write(path: Path, template: str, context: Mapping[str, Any]) -> None:
     text = render_text(template, {"name_pairs_page": name_pairs_page, **context})
-    path.write_text(text, encoding="utf-8", errors="replace")
+    path.write_text(text, encoding="utf-8")

@@ -48,8 +48,9 @@ def render(request: Request, template: str, context: Mapping[str, Any], status: 
 
 
 def render_text(template: str, context: Mapping[str, Any]) -> str:
-    """Return a filled template."""
-    return make_environment().get_template(template).render(context)
+    """Return a filled template; what is no Unicode text, such as half of a surrogate pair, becomes a question mark."""
+    text = make_environment().get_template(template).render(context)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def render_fragment(request: Request, template: str, context: Mapping[str, Any], version: str) -> Response:
