@@ -205,6 +205,8 @@ class TrainConfig:
     """CPU threads; 0 lets the libraries choose."""
     trackers: tuple[str, ...] = ()
     """Besides metrics.jsonl: tensorboard, trackio, wandb."""
+    store_tokens: bool = False
+    """Write every sampled token with its log-probability into the negotiation files, for the viewer."""
     resume: bool = False
     """Continue the run directory from its last checkpoint."""
     process_timeout_seconds: int = 1800

@@ -15,7 +15,7 @@ Rows are appended with one write and flushed to disk; on resume, rows and files 
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from comity.errors import RunError
 from comity.negotiation.protocol import rounds_played
 from comity.scenarios.rows import Row, write_rows
-from comity.types import Judged
+from comity.types import Completion, Judged
 
 
 def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:
@@ -122,17 +122,23 @@ def read_negotiations(path: Path) -> list[Row]:
         raise RunError(f"{path}: is damaged ({error}); delete it or choose another run") from error
 
 
-def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
+TokenText = Callable[[int], str]
+"""The text of one token id."""
+
+
+def negotiation_row(judged: Judged, advantage: float | None = None, token_text: TokenText | None = None) -> Row:
     """Return one dialogue as a plain row.
 
     Keys: scenario, dilemma, tier, domain, personas (list), sample, ending, rounds, messages [{seat, text, finish,
     tokens}], checks [{round, agreed, probability, reason}], completion (text or null), reward (0-5, 0 without
     agreement, null when unscored), score (judge's CA score of the completion or null), uncertainty, reasons,
-    heldout_agreed, heldout_score, advantage.
+    heldout_agreed, heldout_score, advantage. With `token_text` each message that a local engine sampled has `sampled`
+    {ids, texts, logprobs}, and the joint answer `completion_sampled`.
     """
     negotiation = judged.negotiation
     completion = negotiation.completion
     scored = judged.verdicts[0] if judged.verdicts else None
+    sampled = {"completion_sampled": _sampled(completion, token_text)} if completion and token_text else {}
     return {
         "scenario": negotiation.scenario.id,
         "dilemma": negotiation.scenario.dilemma,
@@ -148,6 +154,7 @@ def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
                 "text": turn.completion.text,
                 "finish": turn.completion.finish,
                 "tokens": len(turn.completion.token_ids),
+                **({"sampled": _sampled(turn.completion, token_text)} if token_text else {}),
             }
             for turn in negotiation.turns
         ],
@@ -163,13 +170,22 @@ def negotiation_row(judged: Judged, advantage: float | None = None) -> Row:
         "heldout_agreed": judged.heldout_agreed,
         "heldout_score": judged.heldout_score,
         "advantage": advantage,
+        **sampled,
     }
+
+
+def _sampled(completion: Completion, token_text: TokenText) -> dict[str, list[Any]]:
+    # Four decimals of a natural logarithm: a probability to a hundredth of a per cent of itself.
+    ids = completion.token_ids.tolist()
+    logprobs = [round(value, 4) for value in completion.logprobs.tolist()]
+    return {"ids": ids, "texts": [token_text(token) for token in ids], "logprobs": logprobs}
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:
     free = {
         "run", "resume", "optimization.steps", "optimization.token_budget", "save_every", "keep_checkpoints",
         "trackers", "process_timeout_seconds", "access", "judges.max_unscored_share",
+        "store_tokens",
     }  # fmt: skip
     found: set[str] = set()
     for key in before.keys() | after.keys():

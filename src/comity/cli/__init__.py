@@ -20,6 +20,7 @@ from comity.cli.options import Parser, add_settings, join_values, read_settings
 from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, StudyConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
 from comity.errors import ComityError, ConfigError
+from comity.viewer.settings import ViewConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,7 @@ SETTINGS: dict[str, type[Any]] = {
     "demo": DemoConfig,
     "study": StudyConfig,
     "plan": TrainConfig,
+    "view": ViewConfig,
 }
 """Commands that take `--config` and settings."""
 
@@ -95,8 +97,9 @@ def build_parser(chosen: str) -> Parser:
         "demo": (_demo, "train, evaluate and report in one go"),
         "study": (_study, "train several recipes with several seeds and compare them all"),
         "plan": (_plan, "say what a run will need: memory, tokens, time, judge calls and their price"),
+        "view": (_view, "look at runs in a browser, play negotiations, rate them"),
     }
-    places = {"negotiate": " DILEMMA", "plan": " CONFIG [--device NAME] [--devices N]"}
+    places = {"negotiate": " DILEMMA", "view": " [RUNS]", "plan": " CONFIG [--device NAME] [--devices N]"}
     for name, (function, text) in texts.items():
         file = "" if name == "plan" else " [--config FILE]"
         usage = f"comity {name}{places.get(name, '')}{file} [--SETTING VALUE ...]"
@@ -110,6 +113,9 @@ def build_parser(chosen: str) -> Parser:
             from comity.cli.planning import add_plan_options
 
             add_plan_options(command)
+        if name == "view":
+            text = "the folder that holds the run directories (default: runs)"
+            command.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=text)
         if name == chosen:
             add_settings(command, SETTINGS[name])
     command = commands.add_parser("report", help="write RUN/report.html from a run directory or a comparison of models")
@@ -217,6 +223,12 @@ def _study(arguments: argparse.Namespace, config: StudyConfig, console: "Console
     from comity.cli.comparing import run_study_command
 
     run_study_command(config, console)
+
+
+def _view(arguments: argparse.Namespace, config: ViewConfig, console: "Console") -> None:
+    from comity.cli.view import run_view
+
+    run_view(arguments.runs, config, console)
 
 
 def _report(arguments: argparse.Namespace, _: None, console: "Console") -> None:

@@ -55,6 +55,10 @@ class LocalEngine:
         )
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
 
+    def token_text(self, token_id: int) -> str:
+        """Return the text of one token; a token that is part of a letter gives a replacement character."""
+        return str(self.tokenizer.decode([token_id]))
+
     @property
     def stop_ids(self) -> frozenset[int]:
         """Return the ids that end a reply: those of the tokenizer and of the model's generation settings."""

@@ -5,7 +5,6 @@ converted once into a safetensors folder in the cache directory and loaded from 
 """
 
 import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,17 +16,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from comity.engines.folders import cache_directory
 from comity.errors import ModelError
 
 EMBEDDED = "embedded"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def cache_directory() -> Path:
-    """Return the folder for converted models: `COMITY_CACHE`, else `XDG_CACHE_HOME`/comity, else `~/.cache/comity`."""
-    if "COMITY_CACHE" in os.environ:
-        return Path(os.environ["COMITY_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "comity"
 
 
 def resolve_model(name: str) -> str:

@@ -1,7 +1,10 @@
-"""What each figure over training steps shows: its lines, words and colours, as data."""
+"""What each figure over training steps shows: its lines, words and colours, as data, and how it is averaged."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 INK, MUTED, LINE, SURFACE = "#1d2430", "#68707d", "#e2e5ea", "#ffffff"
 TRAINING, HELDOUT = "#4b4fb0", "#b8326e"
@@ -126,3 +129,17 @@ CHARTS = (
     ),
 )  # fmt: skip
 """Every figure over steps, in the order of the page."""
+
+
+def running_average(values: Sequence[float], window: int) -> list[float]:
+    """Return the mean of the latest `window` values at each place; the first places average what there is."""
+    sums = np.cumsum(np.concatenate(([0.0], np.asarray(values, dtype=float))))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    return means
+
+
+def averaging_window(steps: int) -> int:
+    """Return over how many steps a curve is averaged: a fifth of the run, at least 3 and at most 50."""
+    return min(50, max(3, steps // 5))

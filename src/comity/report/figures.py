@@ -9,13 +9,23 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from comity.report.charts import AFTER, BEFORE, COLOUR_NAMES, INK, LINE, MUTED, SURFACE, Chart
+from comity.report.charts import (
+    AFTER,
+    BEFORE,
+    COLOUR_NAMES,
+    INK,
+    LINE,
+    MUTED,
+    SURFACE,
+    Chart,
+    averaging_window,
+    running_average,
+)
 
 Metrics = Sequence[Mapping[str, float | None]]
 """The rows of metrics.jsonl in the order of their steps."""
@@ -44,20 +54,6 @@ FOREST = (
     (1.0, "rounds", (("rounds_mean", "Rounds played"),)),
 )  # fmt: skip
 """Panels of the before/after figure: factor, unit and measures; one unit never shares another's axis."""
-
-
-def running_average(values: Sequence[float], window: int) -> list[float]:
-    """Return the mean of the latest `window` values at each place; the first places average what there is."""
-    sums = np.cumsum(np.concatenate(([0.0], np.asarray(values, dtype=float))))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
-    return means
-
-
-def averaging_window(steps: int) -> int:
-    """Return over how many steps a curve is averaged: a fifth of the run, at least 3 and at most 50."""
-    return min(50, max(3, steps // 5))
 
 
 def read_series(metrics: Metrics, key: str) -> tuple[list[float], list[float]]:

@@ -36,13 +36,22 @@ def _trained_completions(
 ) -> Iterable[tuple[Completion, float]]:
     negotiation = item.negotiation
     solo = is_solo(negotiation.scenario)
-    if settings.tokens in ("dialogue", "both") or solo:
-        sampling = rules.completion if solo else rules.dialogue
-        for turn in negotiation.turns:
-            if turn.seat == 0 or settings.seats == "both":
-                yield turn.completion, sampling.temperature
-    if settings.tokens in ("completion", "both") and negotiation.completion is not None and not solo:
+    sampling = rules.completion if solo else rules.dialogue
+    for turn in negotiation.turns:
+        if message_carries_loss(turn.seat, solo, settings):
+            yield turn.completion, sampling.temperature
+    if negotiation.completion is not None and answer_carries_loss(solo, settings):
         yield negotiation.completion, rules.completion.temperature
+
+
+def message_carries_loss(seat: int, solo: bool, settings: OptimizationConfig) -> bool:
+    """Tell whether the messages of a seat are trained on; a solo answer is the one message of its dialogue."""
+    return (settings.tokens in ("dialogue", "both") or solo) and (seat == 0 or settings.seats == "both")
+
+
+def answer_carries_loss(solo: bool, settings: OptimizationConfig) -> bool:
+    """Tell whether the joint answer is trained on, beside the messages."""
+    return settings.tokens in ("completion", "both") and not solo
 
 
 def _make_sample(completion: Completion, advantage: float, temperature: float) -> TurnSample:

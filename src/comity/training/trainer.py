@@ -196,20 +196,25 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     pad_id = session.engine.tokenizer.pad_token_id
     with clock.measure("update"):
         update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
-    told = run_on_writer(processes, lambda: _write_dialogues(config, step, everyone, rewards_SG, advantages_SG))
+    told = run_on_writer(processes, lambda: _write_dialogues(session, step, everyone, rewards_SG, advantages_SG))
     if session.panel.costs_money:
         told |= run_on_writer(processes, lambda: summarize_spend(spent, session.panel.read_spend()))
     return {"step": float(step)} | told | update | _largest(processes.gather(clock.metrics()))
 
 
 def _write_dialogues(
-    config: TrainConfig,
+    session: Session,
     step: int,
     judged: Sequence[Judged],
     rewards_SG: NDArray[np.float64],
     advantages_SG: NDArray[np.float64],
 ) -> dict[str, float]:
-    rows = [negotiation_row(item, advantage) for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)]
+    config = session.config
+    token_text = session.engine.token_text if config.store_tokens else None
+    rows = [
+        negotiation_row(item, advantage, token_text)
+        for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)
+    ]
     write_negotiations(config.run, step, rows)
     signs = {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
     sampled = {"sampled/tokens": float(sum(map(count_sampled_tokens, judged)))}
