@@ -77,7 +77,7 @@ def test_a_repeated_name_is_a_repeated_verdict(capsys, tmp_path, verdicts):
     words = ["judge", "audit", "--kind", "agency", "--out", str(tmp_path / "o"), "--labels", "gold", "--resamples", "5",
              *(f"--verdicts=mine={verdicts}" for _ in range(2))]  # fmt: skip
     assert main(words) == 0
-    assert "The same rater on the same row again" in capsys.readouterr().out
+    assert "The same row again" in capsys.readouterr().out
 
 
 def test_a_local_model_is_attacked(capsys, tmp_path, tiny_folder):
@@ -89,7 +89,7 @@ def test_a_local_model_is_attacked(capsys, tmp_path, tiny_folder):
     assert main(["judge", "attack", "--model", str(tiny_folder), "--attacks", str(attacks), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     # A model with random weights gives no verdict, so the attack is unscored and not held.
-    assert re.search(r"flattery\s*│\s*0 of 0, 1 unscored", printed)
+    assert re.search(r"flattery\s+0 of 0, 1 unscored", printed)
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["prompts"] == {"attacks": 1, "prompt_breaks": {}, "misread_replies": {}}
     assert [outcome["effect"] for outcome in found["outcomes"]] == ["unscored"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,8 +10,7 @@ from hypothesis import strategies as st
 
 from comity.errors import DataError
 from comity.judges.audit import audit_authors, audit_raters, average_by_level, measure_length, retest
-from comity.judges.audit_endings import audit_casino, audit_endings, name_kind
-from comity.judges.audit_pairwise import audit_preferences, read_preferences
+from comity.judges.audit_endings import audit_endings, name_kind
 from comity.judges.audit_rows import (
     AuditRow,
     AuditTable,
@@ -22,7 +22,6 @@ from comity.judges.audit_rows import (
 )
 from comity.judges.audit_run import AuditRequest, run_audit
 from comity.judges.audit_statistics import Resampling
-from comity.judges.casino import CasinoEnding, read_casino
 from comity.types import Answer, RoundEnding, Verdict
 
 FEW = Resampling(resamples=20)
@@ -234,94 +233,6 @@ def test_shipped_endings_mostly_have_a_kind():
     assert kinds.count("other") < len(rows) / 4
 
 
-# CaSiNo
-
-
-def casino_file(path, *logs):
-    dialogues = [
-        {"dialogue_id": i, "chat_logs": [{"id": who, "text": text} for who, text in log]} for i, log in enumerate(logs)
-    ]
-    path.write_text(json.dumps(dialogues), encoding="utf-8")
-    return path
-
-
-DEAL = [("a", "m1"), ("b", "m2"), ("a", "m3"), ("b", "m4"), ("a", "m5"), ("b", "m6"), ("a", "Submit-Deal"),
-        ("b", "Accept-Deal")]  # fmt: skip
-
-
-def test_a_human_dialogue_gives_its_end_and_its_middle(tmp_path):
-    walked = [*DEAL[:6], ("a", "Walk-Away")]
-    endings = read_casino(casino_file(tmp_path / "casino.json", DEAL, walked))
-    assert [(e.dialogue, e.ending.message_a, e.ending.message_b, e.agreed) for e in endings] == [
-        ("0", "m5", "m6", True), ("0", "m2", "m3", False),
-    ]  # fmt: skip
-
-
-def test_a_file_without_deals_is_refused(tmp_path):
-    with pytest.raises(DataError, match="has no dialogue with an accepted deal"):
-        read_casino(casino_file(tmp_path / "casino.json", DEAL[:4]))
-    with pytest.raises(DataError, match="is not a CaSiNo file"):
-        read_casino(write(tmp_path / "x.json", {"a": 1}))
-
-
-def test_figures_on_human_dialogues_by_hand():
-    ending = RoundEnding("d", "x", "y", "m1", "m2")
-    endings = [CasinoEnding(name, ending, agreed) for name in "abc" for agreed in (True, False)]
-    row = audit_casino("j", endings, [1.0, 1.0, 0.0, 0.0, None, 0.0], FEW)
-    assert row["recall"]["value"] == pytest.approx(1 / 2)
-    assert row["recall"]["n_unscored"] == 1
-    assert row["false_agreement"]["value"] == pytest.approx(1 / 3)
-    # Said YES twice, true twice among the five scored, both once: 2 * 1 / (2 + 2).
-    assert row["f1"]["value"] == pytest.approx(0.5)
-    # Always YES: 2 * 3 / (6 + 3).
-    assert row["f1_of_always_yes"] == pytest.approx(2 / 3)
-
-
-# Pairs of answers
-
-
-def verdict(pair, first, preferred, a="one two", b="one", **authors):
-    return {"id": pair, "dilemma": f"d{pair}", "answer_a": a, "answer_b": b, "first": first,
-            "preferred": preferred} | authors  # fmt: skip
-
-
-def test_order_flips_position_and_length_by_hand(tmp_path):
-    rows = [
-        verdict("1", "a", "a"), verdict("1", "b", "a"),  # the same in both orders
-        verdict("2", "a", "a"), verdict("2", "b", "b"),  # always the first
-        verdict("3", "a", "tie"), verdict("3", "b", "b"),  # a flip
-        verdict("4", "a", None), verdict("4", "b", "b"),  # unscored
-        verdict("5", "a", "b", b="one two three"),  # asked in one order only
-    ]  # fmt: skip
-    found = audit_preferences("j", read_preferences(write(tmp_path / "p.jsonl", *rows)), "j", FEW)
-    assert (found["verdicts"], found["pairs_in_both_orders"]) == (9, 4)
-    assert (found["order_flips"]["value"], found["order_flips"]["n"]) == (pytest.approx(2 / 3), 3)
-    assert found["order_flips"]["n_unscored"] == 1
-    # Verdicts but ties in both orders: a/a yes, b/a no, a/a yes, b/b yes, b/b yes, b/b yes: 5 of 6.
-    assert (found["first_shown"]["value"], found["first_shown"]["n"]) == (pytest.approx(5 / 6), 6)
-    # Longer is a, of pair 5 b: yes, yes, yes, no, no, no, yes: 4 of 7.
-    assert (found["longer"]["value"], found["longer"]["n"]) == (pytest.approx(4 / 7), 7)
-    assert found["own"]["value"] is None
-
-
-def test_preference_for_its_own_answer_beside_that_of_others(tmp_path):
-    mine = [verdict("1", "a", "a", author_a="j", author_b="k"), verdict("2", "a", "b", author_a="k", author_b="j"),
-            verdict("3", "a", "a", author_a="j", author_b="j")]  # fmt: skip
-    theirs = [verdict("1", "a", "b", author_a="j", author_b="k"), verdict("9", "a", "a", author_a="j", author_b="k")]
-    first, second = (
-        read_preferences(write(tmp_path / f"{name}.jsonl", *rows)) for name, rows in (("m", mine), ("t", theirs))
-    )
-    found = audit_preferences("j", first, "j", FEW, second)
-    assert (found["own"]["value"], found["own"]["n"]) == (1.0, 2)  # a pair of two own answers says nothing
-    assert (found["own_by_rivals"]["value"], found["own_by_rivals"]["n"]) == (0.0, 1)
-
-
-def test_an_order_that_stands_twice_is_named(tmp_path):
-    path = write(tmp_path / "p.jsonl", verdict("1", "a", "a"), verdict("1", "a", "b"))
-    with pytest.raises(DataError, match="row '1': has first 'a' twice"):
-        read_preferences(path)
-
-
 # A whole run
 
 
@@ -391,9 +302,22 @@ def test_dialogues_of_a_run_are_audited_without_a_judge(tmp_path):
     assert audit["pairs"][0]["exact"]["value"] == 0.0
 
 
+def test_pairwise_verdicts_are_audited_alone(tmp_path):
+    row = {"id": "1", "dilemma": "d", "answer_a": "x", "answer_b": "y z"}
+    path = write(tmp_path / "p.jsonl", row | {"first": "a", "preferred": "a"}, row | {"first": "b", "preferred": "b"})
+    audit = run_audit(AuditRequest("agency", tmp_path / "out", pairwise={"j": path}), None, "2026-01-01")
+    assert audit["raters"] == audit["pairs"] == audit["points"] == []
+    assert audit["source"] == "p.jsonl"
+    assert audit["pairwise"][0]["order_flips"]["value"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"judges": (), "columns": {"x": "gold"}, "casino": Path("c.json")},
+            "read by a judge that is asked; add --judge",
+        ),
         ({"judges": ()}, "raters are labels: an audit needs two"),
         ({"judges": ("x", "x")}, "rater 'x' is named twice"),
         ({"judges": ("x",), "balance": "z", "per_level": 1}, "--balance z: is no rater here; choose among labels, x"),

@@ -80,10 +80,24 @@ def test_figures_stand_beside_their_counts(folder):
     assert "casino" not in tables
 
 
+def test_readers_are_compared_with_each_other(tmp_path):
+    rows = [
+        {"id": str(i), "dilemma": f"d{i}", "answer": "a", "people": [i, min(i + i % 2, 3)], "x": i} for i in range(4)
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    request = AuditRequest("agency", tmp_path / "out", source, columns={"x": "x"}, human="people")
+    tables = {table.name: table for table in tabulate_audit(run_audit(request, None, "2026-01-02"))}
+    # Readers 0 0, 1 2, 2 2, 3 3: one pair differs, by 1. Values 0 0 1 2 2 2 3 3: squares over all 28 pairs: 0 to 1 2,
+    # to 2 24, to 3 36; 1 to 2 3, to 3 8; 2 to 3 6: 79. Alpha 1 - (1 / 4) / (79 / 28) = 1 - 7 / 79 = 0.911.
+    assert "over all readers of human: 0.91." in tables["retest"].caption
+    assert tables["retest"].rows[0][1].startswith("75.0 %")
+
+
 def test_a_terminal_gets_the_short_tables(folder):
     tables = {table.name: table for table in shorten(tabulate_audit(read_audit(folder)))}
     assert set(tables) == {"pairs", "endings"}
-    assert tables["pairs"].rows[1][2] == "80.0 %"
+    assert tables["pairs"].rows[1][:2] == ("labels\ntwo", "80.0 %")
     assert {row[1] for row in tables["endings"].rows} == {"agreed", "not agreed"}
 
 

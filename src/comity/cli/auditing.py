@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from comity.cli.judging import require_file
 from comity.config import AccessConfig, JudgeConfig
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from comity.engines.local import LocalEngine
-    from comity.judges.audit_run import AuditRequest
+    from comity.judges.audit_run import AuditRequest, BuildJudge
     from comity.judges.labels import Kind
     from comity.report.audit_tables import Table
     from comity.types import AgencyJudge, AgreementJudge
 
+LONGEST_NUMBER = 16
+"""Characters of a cell that still holds a number or an interval and no sentence."""
 JUDGE_HELP = "comity/embedded, comity/embedded:heldout, or another judge that answers the judges' prompts"
 
 
@@ -157,7 +159,7 @@ def read_request(arguments: argparse.Namespace) -> "AuditRequest":
     )
 
 
-def make_builder(opened: ExitStack) -> Any:
+def make_builder(opened: ExitStack) -> "BuildJudge":
     """Return a function that builds judges by kind and name; both embedded heads share one base model.
 
     What judges behind an address need is closed with `opened`.
@@ -190,13 +192,18 @@ def make_builder(opened: ExitStack) -> Any:
 
 def print_tables(console: "Console", tables: Sequence["Table"]) -> None:
     """Print tables of words."""
+    from rich import box
     from rich import table as rich_table
     from rich.text import Text
 
     for table in tables:
-        shown = rich_table.Table(title=table.title, title_justify="left", caption=table.caption, caption_justify="left")
+        shown = rich_table.Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        shown.caption, shown.caption_justify = table.caption, "left"
         for place, heading in enumerate(table.headings):
-            shown.add_column(heading, justify="left" if place < table.words else "right", overflow="fold")
+            # Numbers stay whole in a narrow terminal: names are what may be broken.
+            is_short = all(len(row[place]) <= LONGEST_NUMBER for row in table.rows)
+            justify: Literal["left", "right"] = "left" if place < table.words else "right"
+            shown.add_column(heading, justify=justify, overflow="fold", no_wrap=is_short and place >= table.words)
         for row in table.rows:
             shown.add_row(*map(Text, row))  # as text: a name in brackets is no markup
         console.print(shown)

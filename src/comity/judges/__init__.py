@@ -16,4 +16,13 @@ casino      human negotiations as an outside check of an agreement judge
 panel       the judges of one run side by side
 signs       signs in the text that a policy games its judge
 score       judge the rows of a file
+
+audit             figures of raters against each other: agreement, repeats, length, authors
+audit_rows        the rows and verdicts an audit reads
+audit_statistics  agreement figures and their intervals over dilemmas
+audit_endings     endings taken for agreements, by kind, and on human dialogues
+audit_pairwise    judges that compare two answers
+audit_run         read, ask, measure, write audit.json
+attacks           bad texts with and without an attack, and what a judge says of both
+attack_prompts    whether prompts and parsers hold against attacks
 """

@@ -71,13 +71,9 @@ def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, 
     All files are read before a judge is built, so that bad input costs nothing; the verdicts of a judge are written as
     soon as it has answered. Raise DataError for bad rows, or fewer than two raters.
     """
-    rows = _read_rows(request)
-    table = AuditTable(request.kind, tuple(rows), tuple(_read_raters(request, rows)))
-    judges = request.judges
-    if judges is None:
-        judges = () if any(rater.role == "judge" for rater in table.raters) else EMBEDDED_JUDGES
-    names = [rater.name for rater in table.raters] + list(judges)
-    _check_names(request, names)
+    table, judges = _read_table(request)
+    if request.casino is not None and not judges:
+        raise DataError(f"--casino {request.casino}: these dialogues are read by a judge that is asked; add --judge")
     endings = read_casino(request.casino) if request.casino is not None else []
     preferences = {name: read_preferences(path) for name, path in request.pairwise.items()}
     built = {name: build(request.kind, name) for name in judges}
@@ -85,7 +81,7 @@ def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, 
     audit: dict[str, Any] = {
         "kind": request.kind,
         "date": date,
-        "source": str(request.rows.name) if request.rows else _name_source(request),
+        "source": _name_source(request) if table.rows else ", ".join(path.name for path in request.pairwise.values()),
         "rows": len(table.rows),
         "dilemmas": len(set(table.clusters)),
         "per_level": request.per_level,
@@ -108,11 +104,21 @@ def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, 
     return audit
 
 
-def _read_rows(request: AuditRequest) -> list[AuditRow]:
+def _read_table(request: AuditRequest) -> tuple[AuditTable, tuple[str, ...]]:
+    # The rows with the raters that files bring along, and the names of the judges to ask.
+    rated = request.rows or request.verdicts or request.columns or request.judges or request.labels or request.human
+    if request.pairwise and not rated:
+        return AuditTable(request.kind, (), ()), ()
     source = request.rows
     if source is None and request.verdicts:
         source = next(iter(request.verdicts.values()))[0]
-    return read_audit_rows(request.kind, source)
+    rows = read_audit_rows(request.kind, source)
+    table = AuditTable(request.kind, tuple(rows), tuple(_read_raters(request, rows)))
+    judges = request.judges
+    if judges is None:
+        judges = () if any(rater.role == "judge" for rater in table.raters) else EMBEDDED_JUDGES
+    _check_names(request, [rater.name for rater in table.raters] + list(judges))
+    return table, judges
 
 
 def _read_raters(request: AuditRequest, rows: Sequence[AuditRow]) -> list[Rater]:
@@ -150,7 +156,7 @@ def _ask_judges(
     request: AuditRequest, table: AuditTable, built: Mapping[str, AgreementJudge | AgencyJudge]
 ) -> AuditTable:
     # The rows are thinned as soon as the rater that balances them is known, so that later judges read fewer.
-    balance = request.balance or next(iter([*(rater.name for rater in table.raters), *built]))
+    balance = request.balance or next(iter([*(rater.name for rater in table.raters), *built]), "")
     table = _balance(request, table, balance)
     for name in sorted(built, key=lambda name: name != balance):
         verdicts = judge_items(request.kind, [row.item for row in table.rows], built[name])
@@ -208,6 +214,8 @@ def _audit_pairwise(request: AuditRequest, preferences: Mapping[str, Sequence[Pr
 
 
 def _name_source(request: AuditRequest) -> str:
+    if request.rows is not None:
+        return request.rows.name
     if request.verdicts:
         return next(iter(request.verdicts.values()))[0].name
     return "the shipped held-out rows"

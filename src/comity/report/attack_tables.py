@@ -20,7 +20,7 @@ def tabulate_attacks(found: Mapping[str, Any]) -> list[Table]:
     tables = [
         Table(
             "prompts", "Prompts and parsers", "Attacks that get through; each of the two must be 0.", 1,
-            ("", "attacks", "get through"),
+            ("fault", "attacks", "get through"),
             tuple((label, str(checked["attacks"]), str(len(checked[key]))) for label, key in counts),
         )
     ]  # fmt: skip

@@ -33,7 +33,7 @@ def draw_pair(kind: str, names: tuple[str, str], points: Points, levels: Levels)
         _draw_scatter(scatter, points)
         _draw_heat(heat, points, highest)
         _draw_means(means, levels)
-        titles = ("Each row, jittered", "Rows by both levels", f"Mean of the other by level of {names[0]}")
+        titles = ("Each row, jittered", "Rows by both levels", "Mean by level, 95 % interval")
         for axes, title in zip((scatter, heat, means), titles, strict=True):
             axes.set_title(title, loc="left", size=8.5, color=INK)
             axes.set_xlim(-0.5, highest + 0.5)
@@ -68,7 +68,7 @@ def _draw_heat(axes: Any, points: Points, highest: int) -> None:
     for x, row in enumerate(counts):
         for y, count in enumerate(row):
             # Opacity and not a colour map: the page replaces the colour by one for light or dark.
-            alpha = 0.85 * count / counts.max()
+            alpha = 0.55 * count / counts.max()
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=TRAINING, alpha=alpha, linewidth=0))
             if count:
                 axes.text(x, y, str(count), ha="center", va="center", size=8, color=INK)
@@ -80,7 +80,7 @@ def _draw_means(axes: Any, levels: Levels) -> None:
     for row in known:
         if row["mean"]["low"] is not None:
             axes.plot([row["level"]] * 2, [row["mean"]["low"], row["mean"]["high"]], color=HELDOUT, linewidth=1.6)
-        axes.text(row["level"] + 0.08, -0.42, f"n {row['mean']['n']}", size=6.5, color=MUTED, ha="center")
+        axes.text(row["level"], -0.42, f"n {row['mean']['n']}", size=6.5, color=MUTED, ha="center")
     axes.plot(
         [row["level"] for row in known], [row["mean"]["value"] for row in known], "o", color=HELDOUT, markersize=5
     )

@@ -52,12 +52,12 @@ def tabulate_audit(audit: Audit) -> list[Table]:
     share = "share" if audit["kind"] == "agreement" else "number"
     tables = [
         Table(
-            "raters", "Raters", "The mean score, or the share of YES." if share == "share" else "The mean score.",
+            "raters", "Raters", "The share of YES." if share == "share" else "The mean score.",
             1, ("rater", *MEASURED),
             tuple((row["rater"], *_measured(row["mean"], share)) for row in audit["raters"]),
         ),
         _tabulate_pairs("pairs", "How far two raters agree", audit["pairs"], ("first", "second")),
-        _tabulate_pairs("retest", "The same rater on the same row again", audit["retest"], ("rater",)),
+        _tabulate_pairs("retest", "The same row again, by the same or another", audit["retest"], ("rater",)),
         Table(
             "length", "Length", "Rank correlation with the number of words; given another rater, what is left of it.",
             2, ("rater", "given", *MEASURED),
@@ -84,7 +84,8 @@ def tabulate_audit(audit: Audit) -> list[Table]:
             tuple((row["judge"], row["kind"], *_measured(row["said_yes"])) for row in audit.get("endings", ())),
         ),
         Table(
-            "casino", "Human dialogues (CaSiNo)", _caption_casino(audit.get("casino", ())), 2, ("judge", "", *MEASURED),
+            "casino", "Human dialogues (CaSiNo)", _caption_casino(audit.get("casino", ())),
+            2, ("judge", "figure", *MEASURED),
             tuple(
                 (row["judge"], label, *_measured(row[figure], "number" if figure == "f1" else "share"))
                 for row in audit.get("casino", ())
@@ -93,7 +94,7 @@ def tabulate_audit(audit: Audit) -> list[Table]:
         ),
         Table(
             "pairwise", "Judges that compare two answers", "Shares of verdicts; ties count in the first line only.",
-            2, ("judge", "", *MEASURED),
+            2, ("judge", "figure", *MEASURED),
             tuple(
                 (row["judge"], label, *_measured(row[figure]))
                 for row in audit.get("pairwise", ())
@@ -110,7 +111,13 @@ def shorten(tables: Sequence[Table]) -> list[Table]:
     short = []
     for table in tables:
         if table.name in ("pairs", "retest"):
-            short.append(replace(table, rows=tuple(tuple(cell.split(" [")[0] for cell in row) for row in table.rows)))
+            rows = tuple(
+                ("\n".join(row[: table.words]), *(cell.split(" [")[0] for cell in row[table.words :]))
+                for row in table.rows
+            )
+            headings = (" / ".join(table.headings[: table.words]), *table.headings[table.words :])
+            caption = "The intervals stand in audit.html."
+            short.append(replace(table, caption=caption, words=1, headings=headings, rows=rows))
         elif table.name == "endings":
             short.append(replace(table, rows=tuple(row for row in table.rows if row[1] in MAIN_KINDS)))
         elif table.name in ("casino", "pairwise", "self_preference"):
@@ -153,21 +160,25 @@ def write_block(path: Path, name: str, text: str) -> None:
 
 def describe_audit(audit: Audit) -> str:
     """Return what was audited, in one sentence."""
+    intervals = f"intervals from {audit['resamples']:,} resamples of whole dilemmas, seed {audit['seed']}."
+    if not audit["rows"]:
+        return f"{audit['date']}: verdicts on pairs from {audit['source']}; {intervals}"
     drawn = f", at most {audit['per_level']} of each score" if audit["per_level"] else ""
-    return (
-        f"{audit['date']}: {audit['rows']} rows on {audit['dilemmas']} dilemmas from {audit['source']}{drawn}; "
-        f"intervals from {audit['resamples']:,} resamples of whole dilemmas, seed {audit['seed']}."
-    )
+    rows = f"{audit['rows']} rows on {audit['dilemmas']} dilemmas from {audit['source']}{drawn}"
+    return f"{audit['date']}: {rows}; {intervals}"
 
 
 def _tabulate_pairs(name: str, title: str, rows: Sequence[Audit], raters: tuple[str, ...]) -> Table:
     shown = [figure for figure in PAIR_FIGURES if rows and figure[0] in rows[0]]
     caption = (
-        "Below each figure its 95 % interval. Exact, within one, quadratic kappa and Krippendorff's alpha read whole "
+        "In brackets the 95 % interval. Exact, within one, quadratic kappa and Krippendorff's alpha read whole "
         "scores, the correlations scores as they are."
         if any(figure[0] == "within_one" for figure in shown)
-        else "Below each figure its 95 % interval."
+        else "In brackets the 95 % interval."
     )
+    for row in rows:
+        if row.get("readers_alpha") is not None:
+            caption += f" Krippendorff's alpha over all readers of {row['rater']}: {show(row['readers_alpha'])}."
     cells = tuple(
         (
             *(row[key] for key in raters),
