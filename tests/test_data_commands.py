@@ -221,7 +221,7 @@ def test_a_local_model_is_asked_too(capsys, tmp_path, tiny_folder):
     printed, err = capsys.readouterr()
     assert "12 replies; a local model costs nothing" in " ".join(printed.split())  # six attempts for each of two rows
     assert "2 of 2 rows got no good reply" in err
-    assert "(number 1: truncated)" in err
+    assert "(number 1: " in err  # cut off, or a word or two: the model is random
     assert not out.exists()
     assert len((tmp_path / "rows.jsonl.replies.jsonl").read_text().splitlines()) == 13
 
