@@ -1,16 +1,17 @@
 """A viewer on a loopback socket in a thread, for streams and browsers."""
 
+import asyncio
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-import uvicorn
 
 from comity.viewer.app import build_app
+from comity.viewer.play import GameRoom
+from comity.viewer.serve import make_server, open_listener, run_server
 from comity.viewer.settings import ViewConfig
 
 
@@ -32,10 +33,10 @@ class ServedViewer:
 @contextmanager
 def serve_viewer(root, cache, cast, **settings) -> Iterator[ServedViewer]:
     """Serve the runs below `root` on a free port."""
-    app = build_app(root, ViewConfig(cache=str(cache), **settings), cast)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    games = GameRoom()
+    config = ViewConfig(cache=str(cache), port=0, **settings)
+    listener, server = open_listener(config), make_server(build_app(root, config, cast, games))
+    thread = threading.Thread(target=lambda: asyncio.run(run_server(server, listener, games)), daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:

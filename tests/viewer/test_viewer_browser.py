@@ -48,6 +48,13 @@ def expect(locator):
     return playwright.expect(locator)
 
 
+def press(page, *keys):
+    """Press keys once the page hears them."""
+    expect(page.locator("html[data-ready]")).to_have_count(1)
+    for key in keys:
+        page.keyboard.press(key)
+
+
 def test_a_live_run_appears_and_moves(page, tmp_path):
     (tmp_path / "runs").mkdir()
     with serve_viewer(tmp_path / "runs", tmp_path / "cache", ScriptedCast()) as server:
@@ -72,16 +79,15 @@ def test_filter_open_and_compare(page, tmp_path):
     make_run(tmp_path / "runs" / "two", seed=1)
     with serve_viewer(tmp_path / "runs", tmp_path / "cache", ScriptedCast()) as server:
         page.goto(f"{server.address}/runs/one/negotiations")
-        page.keyboard.press("/")
+        press(page, "/")
         page.keyboard.type("accept half")
         page.get_by_label("Ending").select_option("agreed")
         page.get_by_label("Reward from").fill("1.5")
         page.get_by_role("button", name="Filter").click()
         expect(page.get_by_text("6 negotiations")).to_be_visible()
-        page.keyboard.press("j")
-        page.keyboard.press("Enter")
+        press(page, "j", "Enter")
         expect(page.get_by_role("heading", name="What they said")).to_be_visible()
-        page.keyboard.press("g")
+        press(page, "g")
         expect(page.locator("article")).to_have_count(4)
         page.goto(server.address)
         for name in ("one", "two"):
@@ -101,6 +107,7 @@ def test_a_whole_negotiation_is_played(page, tmp_path):
         page.get_by_label("Seat A").select_option("you")
         page.get_by_label("Seat B").select_option("one")
         page.get_by_role("button", name="Begin").click()
+        expect(page.locator("#moves[data-ready]")).to_have_count(1)
         for number in (1, 2):
             send = page.get_by_role("button", name="Send")
             expect(send).to_be_enabled()
@@ -110,7 +117,7 @@ def test_a_whole_negotiation_is_played(page, tmp_path):
         expect(page.get_by_role("status")).to_have_text("It is over.")
         expect(page.locator(".answer .text", has_text="I propose as summary.")).to_be_visible()
         expect(page.get_by_text("score 4.00")).to_be_visible()
-        assert page.locator("#moves > li").count() == 7
+        assert page.locator("#moves > .move").count() == 7
         assert page.get_by_role("button", name="Send").count() == 0
     assert page.problems == []
 
@@ -129,12 +136,12 @@ def test_twenty_pairs_are_rated_by_keys_and_the_agreement_is_seen(page, tmp_path
             page.get_by_role("link", name="Rate study 1").click()
             for number in range(1, 21):
                 expect(page).to_have_title(f"Rate {number} of 20 · comity")
-                page.keyboard.press("ArrowLeft" if number % 3 else "ArrowRight")
+                press(page, "ArrowLeft" if number % 3 else "ArrowRight")
                 if number == 3:
                     expect(page).to_have_title("Rate 4 of 20 · comity")
-                    page.keyboard.press("u")
+                    press(page, "u")
                     expect(page).to_have_title("Rate 3 of 20 · comity")
-                    page.keyboard.press("0")
+                    press(page, "0")
             expect(page.get_by_role("heading", name="All 20 rated")).to_be_visible()
         page.get_by_role("link", name="See the results").click()
         expect(page.get_by_role("rowheader", name="Krippendorff's alpha")).to_be_visible()
@@ -179,9 +186,10 @@ def test_an_export_opens_from_disk_with_its_styles_and_filter(page, tmp_path):
     assert page.locator(".top").evaluate("element => getComputedStyle(element).position") == "sticky"
     page.get_by_role("link", name="Negotiations").click()
     page.get_by_role("link", name="step 2").click()
-    page.keyboard.press("/")
-    page.keyboard.type("sample 2")
-    expect(page.locator(".one:visible")).to_have_count(2)
+    expect(page).to_have_title("step 2 of one · comity")
+    press(page, "/")
+    page.keyboard.type("pair-0 #3")
+    expect(page.locator(".one:visible")).to_have_count(1)
     assert page.problems == []
 
 
@@ -206,7 +214,8 @@ def test_axe_finds_no_violation(browser, tmp_path, scheme, width):
         page.get_by_label("Question").select_option("agency")
         page.get_by_label("Items").fill("4")
         page.get_by_role("button", name="Draw items").click()
-        page.keyboard.press("3")
+        expect(page).to_have_title("Rate 1 of 4 · comity")
+        press(page, "3")
         expect(page).to_have_title("Rate 2 of 4 · comity")
         page.goto(f"{server.address}/play")
         page.get_by_role("button", name="Begin").click()

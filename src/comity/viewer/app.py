@@ -22,10 +22,10 @@ from comity.viewer.settings import ViewConfig, ratings_path
 from comity.viewer.state import Viewer
 
 
-def build_app(root: Path, config: ViewConfig, cast: Cast | None = None) -> Guard:
+def build_app(root: Path, config: ViewConfig, cast: Cast | None = None, games: GameRoom | None = None) -> Guard:
     """Return the guarded application that shows the runs below `root`; raise RunError when there is no such folder.
 
-    `cast` says who can play; without it the models of this machine.
+    `cast` says who can play, without it the models of this machine; `games` keeps what is played.
     """
     app = FastAPI(title="comity", openapi_url=None, docs_url=None, redoc_url=None)
     cache = Path(config.cache) if config.cache else cache_directory()
@@ -35,7 +35,7 @@ def build_app(root: Path, config: ViewConfig, cast: Cast | None = None) -> Guard
         config=config,
         indexes=IndexShelf(cache),
         cast=cast or LocalCast(library, config),
-        games=GameRoom(),
+        games=games or GameRoom(),
         ratings=RatingStore(ratings_path(config, root)),
     )
     app.include_router(run_pages.router)

@@ -111,7 +111,6 @@ class Game:
         self.status: Status = "loading"
         self.awaited = ""
         self.problem = ""
-        self.version = 0
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._listeners: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -151,6 +150,14 @@ class Game:
         """Forget an event."""
         with self._lock:
             self._listeners = {item for item in self._listeners if item[1] is not event}
+
+    def wake(self) -> None:
+        """Set the event of every listener."""
+        with self._lock:
+            listeners = list(self._listeners)
+        for loop, event in listeners:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
 
     def _run(self, open_table: Callable[[], Table]) -> None:
         try:
@@ -193,19 +200,23 @@ class Game:
     def _tell(self, status: Status, state: Negotiation, awaited: str = "") -> None:
         with self._lock:
             self.status, self.state, self.awaited = status, state, awaited
-            self.version += 1
-            listeners = list(self._listeners)
-        for loop, event in listeners:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
+        self.wake()
 
 
 class GameRoom:
     """The games of a viewer, the oldest ended ones forgotten first."""
 
     def __init__(self) -> None:
+        self.is_closed = False
         self._games: dict[str, Game] = {}
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End all games and tell their listeners that nothing more will come."""
+        self.is_closed = True
+        for game in self.list_games():
+            game.stop()
+            game.wake()
 
     def add(self, game: Game) -> None:
         """Take a game in; raise ConfigError when too many are being played."""

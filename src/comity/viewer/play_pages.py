@@ -100,7 +100,10 @@ def show_game(request: Request, game_id: str) -> Response:
 
 @router.get("/play/{game_id}/events", response_class=EventSourceResponse)
 async def stream_game(
-    game: Annotated[Game, Depends(require_game)], after: int = 0, last_event_id: Annotated[int | None, Header()] = None
+    request: Request,
+    game: Annotated[Game, Depends(require_game)],
+    after: int = 0,
+    last_event_id: Annotated[int | None, Header()] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream what happens after the first `after` moves, each as the HTML of its move, until the game is over."""
     sent = last_event_id if last_event_id is not None else after
@@ -116,7 +119,7 @@ async def stream_game(
                 "moves": news, "status": describe_status(game), "turn": game.is_humans_turn, "over": is_over,
             }  # fmt: skip
             yield ServerSentEvent(data=data, event="change", id=str(sent))
-            if is_over:
+            if is_over or viewer_of(request).games.is_closed:
                 return
             await event.wait()
     finally:

@@ -1,18 +1,23 @@
 """Bind an address, build the application, serve until interrupted."""
 
+import asyncio
 import dataclasses
 import errno
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
 
 from comity.errors import ConfigError
 from comity.viewer.app import build_app
-from comity.viewer.security import is_loopback
+from comity.viewer.play import GameRoom
+from comity.viewer.security import Guard, is_loopback
 from comity.viewer.settings import ViewConfig
+
+EXIT_LOOK_SECONDS = 0.2
 
 
 def serve(root: Path, config: ViewConfig, say: Callable[[str], None]) -> None:
@@ -22,12 +27,26 @@ def serve(root: Path, config: ViewConfig, say: Callable[[str], None]) -> None:
     """
     if not config.token and not is_loopback(config.host):
         config = dataclasses.replace(config, token=secrets.token_urlsafe(24))
-    app = build_app(root, config)
-    listener = open_listener(config)
-    say(f"{describe_address(config, listener.getsockname()[1])} shows the runs in {root}; stop with Ctrl+C")
-    # Streams stay open as long as a page does: they must not hold up the end.
-    settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False)
-    uvicorn.Server(settings).run(sockets=[listener])
+    games = GameRoom()
+    app = build_app(root, config, games=games)
+    with open_listener(config) as listener:
+        say(f"{describe_address(config, listener.getsockname()[1])} shows the runs in {root}; stop with Ctrl+C")
+        with suppress(KeyboardInterrupt):  # the way to end it, not an error
+            asyncio.run(run_server(make_server(app), listener, games))
+
+
+def make_server(app: Guard) -> uvicorn.Server:
+    """Return a server that says nothing but warnings."""
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False))
+
+
+async def run_server(server: uvicorn.Server, listener: socket.socket, games: GameRoom) -> None:
+    """Serve until the server is told to exit, then end the streams of games, which would hold up the end."""
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.should_exit and not serving.done():
+        await asyncio.sleep(EXIT_LOOK_SECONDS)
+    games.close()
+    await serving
 
 
 def open_listener(config: ViewConfig) -> socket.socket:

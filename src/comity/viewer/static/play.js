@@ -56,3 +56,4 @@ if (say) {
     }
   });
 }
+moves.dataset.ready = ""; // messages are sent by this script from here on

@@ -24,18 +24,25 @@ function keepLive(part) {
   })();
 }
 
+// What names an element across two versions of a part.
+function nameOf(element) {
+  return element.dataset.name || element.getAttribute("href") || element.value || "";
+}
+
 function replace(part, html) {
-  const focused = part.contains(document.activeElement) ? document.activeElement : null;
-  const mark = focused && (focused.dataset.name || focused.value);
+  const fresh = document.createElement("div");
+  fresh.innerHTML = html; // written by our own templates, which escape what models wrote
+  if (fresh.innerHTML === part.innerHTML) return;
+  const focused = part.contains(document.activeElement) ? nameOf(document.activeElement) : "";
+  const current = part.querySelector("tr[aria-current] a");
   const checked = new Set([...part.querySelectorAll("input:checked")].map((box) => box.value));
   const opened = [...part.querySelectorAll("details")].map((item) => item.open);
-  part.innerHTML = html; // written by our own templates, which escape what models wrote
+  part.replaceChildren(...fresh.childNodes);
   for (const box of part.querySelectorAll("input[type=checkbox]")) box.checked = checked.has(box.value);
   [...part.querySelectorAll("details")].forEach((item, place) => { item.open = Boolean(opened[place]); });
-  if (mark) {
-    const again = [...part.querySelectorAll("[data-name], input")].find((item) => (item.dataset.name || item.value) === mark);
-    if (again) again.focus({ preventScroll: true });
-  }
+  const find = (name) => [...part.querySelectorAll("[data-name], a, input")].find((item) => nameOf(item) === name);
+  if (current) find(nameOf(current))?.closest("tr")?.setAttribute("aria-current", "true");
+  if (focused) find(focused)?.focus({ preventScroll: true });
   prepare(part);
 }
 
@@ -143,3 +150,4 @@ document.querySelectorAll("[data-filter]").forEach((box) => {
   });
 });
 prepare(document);
+document.documentElement.dataset.ready = ""; // keys are heard from here on
