@@ -149,12 +149,14 @@ def test_help_and_version_load_no_tensor_library(tmp_path):
     code = (
         "import sys\n"
         "from comity.cli import main\n"
-        "for words in (['--help'], ['--version'], ['train', '--help'], ['negotiate', '--help'], ['judge', '--help']):\n"
+        "for words in (['--help'], ['--version'], ['train', '--help'], ['negotiate', '--help'], ['judge', '--help'],\n"
+        "              ['data', '--help'], ['data', 'generate', '--help']):\n"
         "    try:\n"
         "        main(words)\n"
         "    except SystemExit as stop:\n"
         "        assert stop.code == 0\n"
-        "heavy = ('torch', 'transformers', 'peft', 'sklearn', 'scipy', 'matplotlib', 'jinja2')\n"
+        "heavy = ('torch', 'transformers', 'peft', 'sklearn', 'scipy', 'matplotlib', 'jinja2', 'datasketch',\n"
+        "         'inspect_ai')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run(

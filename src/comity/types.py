@@ -16,7 +16,9 @@ Message = dict[str, str]
 
 Tier = Literal["professional", "interpersonal", "everyday"]
 Split = Literal["train", "dev", "test"]
-Target = Literal["seat_0", "seat_1", "summary", "agreement", "agency", "satisfaction", "preference"]
+Target = Literal[
+    "seat_0", "seat_1", "summary", "agreement", "agency", "satisfaction", "preference", "text",
+]  # fmt: skip
 Ending = Literal["agreed", "no_agreement", "answered", "failed"]
 Finish = Literal["stop", "length", "error"]
 

@@ -98,5 +98,6 @@ def test_each_template_is_shown_by_a_test_here():
              if path.name.endswith(".txt")}  # fmt: skip
     assert names == {
         "agency", "agency_head", "agreement", "agreement_head", "dilemma", "negotiator", "opening",
-        "preference", "reply", "satisfaction", "solo", "summary", "summary_system",
+        "preference", "reply", "satisfaction", "solo", "summary", "summary_system", "data_system", "data_dilemma",
+        "data_persona_pair", "data_conflict_task", "data_repair",
     }, "add a golden test for the new template"  # fmt: skip

@@ -109,7 +109,7 @@ def test_a_text_that_stands_often_gives_one_finding_each_time():
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.01, float("nan")])
 def test_a_threshold_out_of_range_is_named(threshold):
-    with pytest.raises(ConfigError, match="threshold is .*: choose a number above 0 and at most 1"):
+    with pytest.raises(ConfigError, match=r"threshold is .*: choose a number above 0 and at most 1"):
         SimilarTexts(threshold)
 
 

@@ -1,4 +1,4 @@
-"""Conflict tasks, open-ended questions and transfer cases become scenarios that a dialogue or an answer can start from."""
+"""Conflict tasks, open-ended questions and transfer cases become scenarios that can be played."""
 
 from math import comb
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comity.cli.data_generate import add_generate
 from comity.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     for command in (validate, quality):
         text = "similarity of word 3-grams from which texts are near duplicates (default: 0.3)"
         command.add_argument("--threshold", type=float, default=0.3, metavar="NUMBER", help=text)
+    add_generate(commands.add_parser("generate", help="write new rows with a model; a stopped run continues"))
     _add_import(commands.add_parser("import", help="bring data of another format into a scenario file"))
 
 
@@ -72,9 +74,11 @@ def run_validate(arguments: argparse.Namespace, _: None, console: "Console") -> 
     """Check every row of the files, then look for duplicates; raise DataError when anything was found."""
     from comity.cli.data_tables import print_files
     from comity.cli.progress import print_line
-    from comity.scenarios.hygiene import collect_texts, find_duplicates
+    from comity.scenarios.hygiene import collect_texts, find_duplicates, require_search
     from comity.scenarios.kinds import scan_kind
 
+    if not arguments.rows_only:
+        require_search(arguments.threshold)
     problems: list[str] = []
     texts: list[Text] = []
     counts = []

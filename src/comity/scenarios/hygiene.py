@@ -101,16 +101,17 @@ def find_duplicates(texts: Sequence[Text], threshold: float = THRESHOLD) -> list
 
 
 class SimilarTexts:
-    """Texts among which those alike to another are found; more may be added at any time."""
+    """Texts among which those alike to another are found; more may be added at any time.
 
-    def __init__(self, threshold: float = THRESHOLD) -> None:
-        if not 0 < threshold <= 1:
-            raise ConfigError(f"threshold is {threshold}: choose a number above 0 and at most 1")
-        if importlib.util.find_spec("datasketch") is None:
-            raise ConfigError("near-duplicates need datasketch: run `pip install comity[data]`")
+    Texts of `base` are found too; it stays as it is.
+    """
+
+    def __init__(self, threshold: float = THRESHOLD, base: "SimilarTexts | None" = None) -> None:
+        require_search(threshold)
         from datasketch import MinHash, MinHashLSH
 
         self.threshold = threshold
+        self._base = base
         self._blank = MinHash(num_perm=PERMUTATIONS)
         bands = choose_bands(threshold)
         self._buckets = {aspect: MinHashLSH(num_perm=PERMUTATIONS, params=bands) for aspect in typing.get_args(Aspect)}
@@ -125,20 +126,29 @@ class SimilarTexts:
     def find(self, text: Text) -> list[Duplicate]:
         """Return the texts of the set that are alike to this one, in the order in which they were added."""
         shingles = make_shingles(text.words)
-        proposed = sorted(self._buckets[text.aspect].query(self._sign(shingles)))
-        return list(self._confirm(text, shingles, proposed))
+        return list(self._propose(text, shingles, self._sign(shingles)))
 
     def _sign(self, shingles: frozenset[str]) -> Any:
         signature = self._blank.copy()
         signature.update_batch([shingle.encode() for shingle in shingles])
         return signature
 
-    def _confirm(self, text: Text, shingles: frozenset[str], proposed: Sequence[int]) -> Iterator[Duplicate]:
-        for number in proposed:
+    def _propose(self, text: Text, shingles: frozenset[str], signature: Any) -> Iterator[Duplicate]:
+        if self._base is not None:
+            yield from self._base._propose(text, shingles, signature)
+        for number in sorted(self._buckets[text.aspect].query(signature)):
             known, known_shingles = self._texts[number]
             similarity = len(shingles & known_shingles) / len(shingles | known_shingles)
             if similarity >= self.threshold:
                 yield Duplicate(known, text, similarity, known.words == text.words)
+
+
+def require_search(threshold: float) -> None:
+    """Raise ConfigError unless the threshold is in its range and datasketch is installed."""
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold is {threshold}: choose a number above 0 and at most 1")
+    if importlib.util.find_spec("datasketch") is None:
+        raise ConfigError("the search for near-duplicates needs datasketch: run `pip install comity[data]`")
 
 
 def choose_bands(threshold: float) -> tuple[int, int]:
@@ -148,7 +158,7 @@ def choose_bands(threshold: float) -> tuple[int, int]:
     missed duplicate is worse than a proposal too many, which the exact similarity refuses.
     """
     fits = [(1, PERMUTATIONS)]
-    for rows in range(1, PERMUTATIONS + 1):
+    for rows in range(1, PERMUTATIONS // 2 + 1):  # datasketch wants two bands
         bands = PERMUTATIONS // rows
         if 1 - (1 - threshold**rows) ** bands >= LEAST_RECALL:
             fits.append((rows, bands))
