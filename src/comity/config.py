@@ -82,6 +82,8 @@ class AccessConfig:
     """Dollars that a run may spend in all, over every resume (also `--max-spend`); `none` sets no cap."""
     cache: str = "runs/verdicts.sqlite"
     """The file of paid replies and of the ledger; `none` keeps them for this process alone."""
+    book_under: str = ""
+    """What the ledger books under and the cap counts, to share one cap among runs; empty means the run directory."""
     prices: str = "shipped"
     """`shipped`, or a TOML file whose prices go before the shipped ones."""
 

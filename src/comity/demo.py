@@ -55,6 +55,7 @@ def run_demo(config: DemoConfig, on_step: OnStep | None = None, on_dialogues: On
 def evaluation_settings(config: DemoConfig) -> EvaluateConfig:
     """Return the settings of the comparison: the run's own model, rules and judges on the held-out split."""
     train_config = config.train
+    access = train_config.access
     return EvaluateConfig(
         before=train_config.model.adapter,
         after=str(list_checkpoints(config.run)[-1]),
@@ -69,7 +70,7 @@ def evaluation_settings(config: DemoConfig) -> EvaluateConfig:
         model=train_config.model,
         negotiation=train_config.negotiation,
         judges=comparable_judges(train_config.judges),
-        access=train_config.access,
+        access=dataclasses.replace(access, book_under=access.book_under or str(config.run)),  # one cap for both
     )
 
 

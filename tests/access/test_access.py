@@ -93,12 +93,15 @@ def test_a_failure_is_no_reply_and_says_why(tmp_path, monkeypatch, act, problem,
     assert (reply.text, reply.problem.startswith(problem), len(server.calls)) == (None, True, calls)
 
 
-def test_silence_ends_at_the_time_limit(tmp_path, monkeypatch):
+def test_silence_ends_at_the_time_limit_and_is_tried_again(tmp_path, monkeypatch):
     with serve(lambda call: Act("hang")) as server:
         server.point(monkeypatch)
         with open_access(MODEL, settings(tmp_path, timeout_seconds=0.3, retries=1)) as access:
+            begun = time.monotonic()
             (reply,) = access.ask([ask_for("a")])
-    assert (reply.text, reply.problem, len(server.calls)) == (None, "timeout", 2)
+            waited = time.monotonic() - begun
+    assert (reply.text, reply.problem) == (None, "timeout")
+    assert waited >= 0.6  # both attempts; a busy machine may end one before its request is sent
 
 
 def test_a_failure_that_passes_is_retried_and_only_the_reply_is_kept(tmp_path, monkeypatch):

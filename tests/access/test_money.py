@@ -66,6 +66,19 @@ def test_the_cap_stops_before_it_is_passed_and_the_run_goes_on_with_a_higher_one
     assert set(server.counts().values()) == {1}
 
 
+def test_runs_may_share_one_cap(tmp_path, monkeypatch):
+    with serve(lambda call: "word") as server:
+        server.point(monkeypatch)
+        for run in ("one", "two"):
+            with open_access(MODEL, priced(tmp_path, book_under="study"), run=run) as access:
+                access.ask([ask_for(run)])
+        with open_access(MODEL, priced(tmp_path, book_under="study", max_spend=0.2), run="three") as access:
+            (spend,) = access.read_spend()
+            with pytest.raises(SpendCapReached):
+                access.ask([ask_for("three")])
+    assert (spend.run, spend.calls, spend.dollars) == ("study", 2, pytest.approx(0.202))  # 2 * (0.001 + 0.1)
+
+
 def test_a_cap_needs_a_price(tmp_path):
     with pytest.raises(ConfigError, match=r"has no price: give a TOML file .* as access.prices") as caught:
         open_access(MODEL, settings(tmp_path, max_spend=1.0))

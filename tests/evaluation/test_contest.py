@@ -1,17 +1,20 @@
 """Several models on the same tasks: self-play, cross-play, resumption, and one base model under all."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from comity.config import EvaluateConfig, JudgeConfig, ModelConfig, NegotiationConfig
+from comity.config import AccessConfig, EvaluateConfig, JudgeConfig, ModelConfig, NegotiationConfig
 from comity.engines.models import load_model
 from comity.errors import ConfigError, DataError, ModelError, RunError
 from comity.evaluation.contest import play_contest
 from comity.evaluation.matches import batch_matches, load_tasks, parse_models, parse_pairs, plan_matches
+from comity.evaluation.models import evaluate_models
 from comity.evaluation.players import load_players
 from comity.types import Request, Sampling
+from loopback import MODEL, serve
 
 TASKS = [
     {"id": f"t{n}", "tier": "everyday", "domain": "water", "dilemma": f"Well {n} is low.", "persona_a": "Save it.",
@@ -209,3 +212,20 @@ def test_bad_tasks_are_named(tmp_path, build_config):
     broken = write_rows(tmp_path / "b.jsonl", [TASKS[0], {key: TASKS[1][key] for key in ("id", "tier", "dilemma")}])
     with pytest.raises(DataError, match="line 2"):
         load_tasks(build_config(tasks=str(broken)))
+
+
+def test_pairs_are_compared_by_a_judge_behind_an_address(build_config, judges, tmp_path, monkeypatch):
+    config = build_config(
+        judges=dataclasses.replace(judges, preference=MODEL),
+        access=AccessConfig(cache=str(tmp_path / "v.sqlite"), retries=0),
+    )
+    with serve(lambda call: "TIE") as server:
+        server.point(monkeypatch)
+        results = evaluate_models(config)
+        evaluate_models(config)
+    assert results["preference_judge"] == MODEL
+    (rate,) = results["entries"][0]["win_rates"]
+    # 2 tasks x 2 runs, each pair in both orders.
+    assert (rate["ties"], rate["wins"], rate["inconsistent"], rate["rate"]) == (4, 0, 0, 0.5)
+    assert len(server.calls) <= 8
+    assert set(server.counts().values()) == {1}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -91,8 +92,10 @@ def test_a_run_killed_while_it_pays_buys_each_verdict_once(tmp_path, tiny_folder
         command = [sys.executable, "-m", "comity", *words(tiny_folder, killed)]
         for resume in ([], ["--resume"]):
             with subprocess.Popen([*command, *resume], env=environment) as process:
+                deadline = time.monotonic() + 300
                 while not reached.wait(0.1):
                     assert process.poll() is None, "the run ended before it was to be killed"
+                    assert time.monotonic() < deadline
                 process.kill()
             reached.clear()
         done = subprocess.run([*command, "--resume"], env=environment, check=False, capture_output=True, text=True)

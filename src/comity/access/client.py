@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def open_access(model: str, settings: AccessConfig, run: str = "") -> "ModelAccess":
-    """Open a model by its Inspect name; `run` is what the ledger books under and what `max_spend` caps.
+    """Open a model by its Inspect name; the ledger books under `run` and `max_spend` caps it, if `book_under` is empty.
 
     Raise ConfigError when the model has no known provider, a package, a key or an address is missing, or a cap is set
     for a model whose price is unknown; raise RunError when the store cannot be opened.
@@ -29,7 +29,7 @@ def open_access(model: str, settings: AccessConfig, run: str = "") -> "ModelAcce
             f"access.max_spend is {settings.max_spend}, but {model!r} has no price: give a TOML file with "
             f'[dollars_per_million_tokens] "{model}" = {{ input = ..., output = ... }} as access.prices'
         )
-    return ModelAccess(model, settings, price, run)
+    return ModelAccess(model, settings, price, settings.book_under or run)
 
 
 class ModelAccess:

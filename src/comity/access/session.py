@@ -48,7 +48,7 @@ class Session:
 
         def deliver(key: str, reply: Reply) -> None:
             # The same question twice is paid for once.
-            again = replace(reply, cost=0.0, cached=True) if reply.text is not None else reply
+            again = replace(reply, cost=0.0, cached=True)
             for place in places[key]:
                 replies[place] = reply if place == places[key][0] else again
                 if on_reply is not None:

@@ -17,7 +17,8 @@ def require_verdicts(judged: Sequence[Judged], step: int, limit: float) -> None:
     kept = f" and checkpoint-{step - 1} is kept" if step > 1 else ""
     raise JudgeError(
         f"judges.max_unscored_share is {limit}, but {len(unscored)} of {len(judged)} rollouts of step {step} have no "
-        f"verdict (mostly: {reason}); the step was not taken{kept}: mend the judge and run the same command with --resume"
+        f"verdict (mostly: {reason}); the step was not taken{kept}: mend the judge and run the same command again with "
+        "--resume"
     )
 
 
