@@ -2,9 +2,13 @@
 
 import json
 
+from rich.console import Console
+
 from comity.cli import main
+from comity.cli.comparing import _print_table
 from comity.cli.options import join_values
 from comity.config import EvaluateConfig
+from comity.report.contest_tables import PlainTable
 
 TASK = {"id": "t", "tier": "everyday", "domain": "water", "dilemma": "The well is low.", "persona_a": "Save it.",
         "persona_b": "Use it."}  # fmt: skip
@@ -41,3 +45,9 @@ def test_two_models_are_compared_and_shown(tiny_folder, tmp_path, capsys):
 def test_a_bad_name_of_a_model_is_one_line(capsys):
     assert main(["evaluate", "--models", "base"]) == 2
     assert "models has 'base': write NAME=ADAPTER" in capsys.readouterr().err
+
+
+def test_wide_tables_are_printed_as_lines(capsys):
+    table = PlainTable("t", "Wide", ("Pair", *"abcde"), (("x over y", *"12345"),))
+    _print_table(Console(width=40), table)
+    assert capsys.readouterr().out == "\nWide\n  x over y: a 1, b 2, c 3, d 4, e 5\n"

@@ -1,90 +1,121 @@
-"""The recipes in configs/: each loads, and each ablation changes one thing."""
+"""Every shipped configuration loads, fits the device that it names, and every launcher starts what it says."""
 
-import re
+import os
+import socket
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
-from comity.config import DemoConfig, load_config, to_plain
-from comity.errors import ConfigError
+from comity.cli.planning import settings_kind
+from comity.config import DemoConfig, TrainConfig, load_config
+from comity.judges.named import place_judge
+from comity.plan.devices import find_device
+from comity.plan.plan import Expectation, make_plan
+from comity.runs import read_metrics
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-ABLATIONS = {
-    "completion-tokens": {"train.optimization.tokens": "completion"},
-    "both-tokens": {"train.optimization.tokens": "both"},
-    "both-seats": {"train.optimization.seats": "both"},
-    "neutral-personas": {"train.personas_relation": "neutral"},
-    "same-personas": {"train.personas_relation": "same"},
-    "whole-dialogue": {"train.negotiation.window": 0},
-    "unscaled-advantages": {"train.optimization.advantage_scale": "none"},
-    "no-gate": {"train.optimization.agreement_gate": False},
-    "base-opponent": {"train.optimization.opponent": "base"},
-    "lagged-opponent": {"train.optimization.opponent": "lagged"},
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "configs").glob("*.toml"))
+DEVICES = {
+    "qwen3-0.6b": "rtx-4090-24gb",
+    "qwen3-1.7b": "rtx-4090-24gb",
+    "qwen3-4b": "a100-40gb",
+    "qwen3-8b": "rtx-a6000-48gb",
+    "qwen3-14b-qlora": "rtx-a6000-48gb",
+    "qwen3-32b-qlora": "h100-80gb",
+    "demo": "cpu-2-cores",
 }
+"""The device that each recipe's first line speaks of."""
 
 
-def flatten(values, prefix=""):
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def load_recipe(path):
+    kind = settings_kind(path)
+    config = load_config(kind, path)
+    return config.train if isinstance(config, DemoConfig) else config
 
 
-def differences(name, base="demo"):
-    """Return what a recipe sets otherwise than another one, apart from where the run lies."""
-    first, second = (dict(flatten(to_plain(load_config(DemoConfig, CONFIGS / f"{n}.toml")))) for n in (base, name))
-    return {key: value for key, value in second.items() if first[key] != value and key != "run"}
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem in DEVICES], ids=lambda path: path.stem)
+def test_a_recipe_loads_and_fits_its_device(path):
+    config = load_recipe(path)
+    assert isinstance(config, TrainConfig)
+    assert make_plan(config, find_device(DEVICES[path.stem]), 1, Expectation()).fits
+    for judge in (config.judges.agreement, config.judges.agency):
+        assert place_judge(judge) in ("embedded", "external")
 
 
-def test_each_ablation_differs_from_the_demo_in_one_thing():
-    assert {path.stem for path in (CONFIGS / "ablations").glob("*.toml")} == set(ABLATIONS)
-    for name, expected in ABLATIONS.items():
-        assert differences(f"ablations/{name}") == expected
+def test_no_recipe_is_left_out():
+    assert set(DEVICES) <= {path.stem for path in RECIPES}
+    assert {path.stem for path in RECIPES if path.stem.startswith("qwen3")} <= set(DEVICES)
 
 
-def test_each_recipe_has_a_run_of_its_own():
-    recipes = [
-        *CONFIGS.glob("ablations/*.toml"),
-        *(CONFIGS / f"{name}.toml" for name in BASELINES),
-        CONFIGS / "demo.toml",
-    ]
-    runs = [load_config(DemoConfig, path).run for path in recipes]
-    assert len(set(runs)) == len(recipes)
+def test_the_recipe_of_the_paper_says_what_the_paper_says():
+    config = load_recipe(ROOT / "configs" / "qwen3-14b-qlora.toml")
+    assert (config.model.name, config.model.quantization, config.model.thinking) == ("Qwen/Qwen3-14B", "nf4", False)
+    assert config.optimization.group_size == 8
+    assert config.optimization.scenarios_per_step * config.optimization.group_size == 16
+    assert config.optimization.learning_rate == 5e-6
+    assert config.optimization.kl_coefficient == 0
+    rules = config.negotiation
+    assert (rules.rounds, rules.limit_unit, rules.window, rules.window_unit) == (7, "rounds", 2, "messages")
+    assert (rules.dialogue.temperature, rules.dialogue.top_p) == (0.7, 0.95)
+    assert (rules.completion.temperature, rules.completion.top_p) == (0.1, 0.95)
+    assert "openai/" in tomllib.loads((ROOT / "configs/qwen3-14b-qlora.toml").read_text())["judges"]["agency"]
 
 
-BASELINES = ("baseline", "baseline-external", "baseline-token-matched")
+@pytest.mark.parametrize(
+    ("name", "kind", "machines", "processes"),
+    [("one-gpu", "NO", 1, 1), ("eight-gpus", "MULTI_GPU", 1, 8), ("two-nodes", "MULTI_GPU", 2, 16)],
+)
+def test_accelerate_reads_its_files(name, kind, machines, processes):
+    config = load_config_from_file(str(ROOT / "configs" / "accelerate" / f"{name}.yaml"))
+    assert (config.distributed_type.value, config.num_machines, config.num_processes) == (kind, machines, processes)
+    assert str(config.mixed_precision) == "no"
 
 
-def test_the_baseline_is_the_single_agent_recipe():
-    assert differences("baseline") == {
-        "train.solo": True,
-        "train.questions": "shipped",
-        "train.judges.agency": "self",
-        "train.judges.max_unscored_share": 1.0,
-        "train.negotiation.completion.temperature": 1.0,
-        "train.negotiation.completion.top_p": 1.0,
-        "train.optimization.kl_coefficient": 0.04,
-    }
-    assert differences("baseline-external", "baseline") == {"train.judges.agency": "comity/embedded"}
-    matched = differences("baseline-token-matched", "baseline-external")
-    assert set(matched) == {"train.optimization.token_budget", "train.optimization.steps"}
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
-def test_a_file_extends_another_deeply(tmp_path):
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "base.toml").write_text("samples = 5\n[train]\nseed = 3\n[train.optimization]\nsteps = 7\n")
-    (tmp_path / "deep" / "top.toml").write_text('extends = "../base.toml"\n[train.optimization]\ngroup_size = 4\n')
-    config = load_config(DemoConfig, tmp_path / "deep" / "top.toml", {"train.seed": 9})
-    assert (config.samples, config.train.seed) == (5, 9)
-    assert (config.train.optimization.steps, config.train.optimization.group_size) == (7, 4)
-
-
-def test_files_that_extend_each_other_are_refused(tmp_path):
-    (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
-    (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
-    with pytest.raises(ConfigError, match=re.escape("extends itself")):
-        load_config(DemoConfig, tmp_path / "a.toml")
-    (tmp_path / "c.toml").write_text('extends = "nowhere.toml"\n')
-    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file"):
-        load_config(DemoConfig, tmp_path / "c.toml")
+@pytest.mark.slow
+def test_the_slurm_script_trains_on_two_machines_and_goes_on(tiny_folder, tmp_path):
+    # Slurm itself is not here: srun starts a command for each of two nodes, both of them this machine, and scontrol
+    # names the first one. Everything below them is real.
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").write_text(
+        '#!/usr/bin/env bash\nshift\npids=()\n'
+        'for node in 0 1; do SLURM_NODEID=$node "$@" & pids+=($!); done\n'
+        'for pid in "${pids[@]}"; do wait "$pid" || exit 1; done\n'
+    )  # fmt: skip
+    (tools / "scontrol").write_text("#!/usr/bin/env bash\nprintf '127.0.0.1\\n127.0.0.2\\n'\n")
+    (tools / "accelerate").write_text(
+        f'#!/usr/bin/env bash\nexec "{sys.executable}" -m accelerate.commands.accelerate_cli "$@"\n'
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    run, config = tmp_path / "run", tmp_path / "run.toml"
+    config.write_text(
+        f'run = "{run}"\nthreads = 1\n[model]\nname = "{tiny_folder}"\ndtype = "float32"\ndevice = "cpu"\n'
+        f'[judges]\nagreement = "{tiny_folder}"\nagency = "{tiny_folder}"\nheldout = false\nmax_unscored_share = 1\n'
+        "[negotiation]\nrounds = 1\ndialogue = { max_tokens = 4 }\ncompletion = { max_tokens = 4 }\n"
+        "[optimization]\nsteps = 1\ngroup_size = 2\n"
+    )
+    job = free_port()
+    environment = {
+        **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "SLURM_NNODES": "2",
+        "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": str(job),
+    }  # fmt: skip
+    script = ["bash", str(ROOT / "examples" / "slurm.sh"), str(config)]
+    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["process/count"] for row in read_metrics(run)] == [2]
+    # Submitted again, with an option: it goes on.
+    again = [*script, "--optimization.steps=2"]
+    done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in read_metrics(run)] == [1, 2]

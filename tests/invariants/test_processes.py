@@ -143,6 +143,7 @@ def test_accelerate_launches_the_command(tiny_folder, tmp_path):
     settings = {
         "run": run, "model.name": tiny_folder, "model.dtype": "float32", "model.device": "cpu",
         "judges.agreement": tiny_folder, "judges.agency": tiny_folder, "judges.heldout": "false",
+        "judges.max_unscored_share": 1,
         "negotiation.rounds": 1, "negotiation.dialogue.max_tokens": 4, "negotiation.completion.max_tokens": 4,
         "optimization.steps": 2, "optimization.group_size": 2, "threads": 1,
     }  # fmt: skip

@@ -4,6 +4,7 @@ Nothing heavy is imported here or for `--help`: tensor libraries load when a com
 """
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -109,7 +110,10 @@ def build_parser(chosen: str) -> Parser:
             command.add_argument("dilemma", metavar="DILEMMA", help="what the two sides negotiate about")
         if name == "plan":
             command.add_argument("file", type=Path, metavar="CONFIG", help="a TOML file of `comity train` or demo")
-        if name in ("plan", "train") and name == chosen:
+        if name == "train":
+            text = "try everything but the weights, print the plan and stop"
+            command.add_argument("--dry-run", action="store_true", help=text)
+        if name == "plan" and name == chosen:
             from comity.cli.planning import add_plan_options
 
             add_plan_options(command)
@@ -169,6 +173,11 @@ def _add_warm_start(parser: argparse.ArgumentParser) -> None:
 def _train(arguments: argparse.Namespace, config: TrainConfig, console: "Console") -> None:
     from comity.cli.progress import TrainProgress, print_line
 
+    if arguments.dry_run:
+        from comity.cli.planning import try_run
+
+        try_run(config, launched_as()[1], lambda line: print_line(console, line))
+        return
     with TrainProgress(console, config.optimization.steps) as progress:
         from comity.training.trainer import train
 
@@ -267,6 +276,8 @@ def quiet_libraries() -> None:
         ("TOKENIZERS_PARALLELISM", "false"),
     ):
         os.environ.setdefault(name, value)
+    # It tells of a kernel that it could download, whether or not anything is quantised.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # peft asks transformers for an attribute under its old name at every load.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
 

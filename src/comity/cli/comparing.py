@@ -11,6 +11,9 @@ from comity.config import EvaluateConfig, StudyConfig
 from comity.report.contest_tables import PlainTable, tabulate_ability, tabulate_entry
 from comity.types import Negotiation
 
+MOST_COLUMNS = 5
+"""A table with more columns is printed as lines."""
+
 
 def run_comparison(config: EvaluateConfig, console: Console) -> None:
     """Play and compare the models, print the tables and say where everything lies."""
@@ -51,15 +54,22 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     """Print every table of a comparison of models."""
     for entry in results["entries"]:
         for plain in tabulate_entry(entry):
-            console.print(_draw(plain))
+            _print_table(console, plain)
     if "ifeval" in results:
-        console.print(_draw(tabulate_ability(results["ifeval"])))
+        _print_table(console, tabulate_ability(results["ifeval"]))
 
 
-def _draw(plain: PlainTable) -> Table:
+def _print_table(console: Console, plain: PlainTable) -> None:
+    if len(plain.headings) > MOST_COLUMNS:
+        # Wider than a terminal: one line a row.
+        print_line(console, f"\n{plain.title}")
+        for row in plain.rows:
+            figures = (f"{heading} {cell}" for heading, cell in zip(plain.headings[1:], row[1:], strict=True))
+            print_line(console, f"  {row[0]}: {', '.join(figures)}")
+        return
     table = Table(title=plain.title, title_justify="left")
     for place, heading in enumerate(plain.headings):
         table.add_column(heading, justify="right" if place else "left", overflow="fold")
     for row in plain.rows:
         table.add_row(*row)
-    return table
+    console.print(table)

@@ -1,13 +1,15 @@
 """What `comity plan` and `comity train --dry-run` print."""
 
 import argparse
+import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from comity.config import DemoConfig, TrainConfig
-from comity.plan.devices import DEVICES, Device, custom_device, find_device
+from comity.errors import ConfigError
+from comity.plan.devices import DEVICES, Device, custom_device, find_device, match_device
 from comity.plan.plan import Expectation, Plan, StepPlan, largest_micro_batch, make_plan
 
 NAME_WIDTH = 34
@@ -49,6 +51,39 @@ def plan_run(config: TrainConfig, arguments: argparse.Namespace) -> list[str]:
     return describe_plan(make_plan(config, choose_device(arguments), arguments.devices, expectation))
 
 
+def try_run(config: TrainConfig, processes: int, tell: Callable[[str], None]) -> None:
+    """Tell the outcome of each check and the plan on this machine's device; raise ConfigError when a check failed."""
+    from comity.plan.checks import check_training
+
+    failed = []
+    for check in check_training(config):
+        tell(f"{'ok     ' if check.passed else 'PROBLEM'}  {check.name}: {check.detail}")
+        if not check.passed:
+            failed.append(check)
+    if not any(check.name in ("dilemmas", "personas", "model", "adapter") for check in failed):
+        tell("")
+        for line in describe_plan(make_plan(config, local_device(config.model.device), processes, Expectation())):
+            tell(line)
+    if failed:
+        first = f"{failed[0].name}: {failed[0].detail}"
+        raise ConfigError(first if len(failed) == 1 else f"{len(failed)} checks failed, the first is {first}")
+
+
+def local_device(name: str) -> Device:
+    """Return the device of this machine that `model.device` names, with its own memory."""
+    import psutil
+    import torch
+
+    if name == "cpu" or not torch.cuda.is_available():
+        return dataclasses.replace(find_device("cpu-2-cores"), memory_gb=psutil.virtual_memory().total / 1e9)
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    known = match_device(properties.name)
+    memory = properties.total_memory / 1e9
+    if known is None:
+        return dataclasses.replace(find_device("h100-80gb"), name=f"{properties.name} as h100", memory_gb=memory)
+    return dataclasses.replace(known, memory_gb=memory)
+
+
 def describe_plan(plan: Plan) -> list[str]:
     """Return the plan in lines of fixed columns."""
     model = plan.config.model
@@ -57,18 +92,20 @@ def describe_plan(plan: Plan) -> list[str]:
         f"{model.name}: {plan.architecture.parameters:,} parameters in {weights}, adapter {plan.adapter_parameters:,} "
         f"(rank {plan.config.model.lora_rank}), KV cache {plan.kv_bytes_per_token:,} bytes a token",
         "",
-        f"memory of one of {plan.processes} x {plan.device.name}, for the longest dialogues".replace("one of 1 x ", ""),
+        f"memory of {plan.device.name}{f', each of {plan.processes}' if plan.processes > 1 else ''}, longest dialogues",
         *_list_bytes("always", plan.memory.always),
         *_list_bytes("rollout", plan.memory.rollout),
         *_list_bytes("update", plan.memory.update),
-        f"  {'peak':<{NAME_WIDTH}}{plan.memory.peak / 1e9:>{COLUMN_WIDTH}.2f} GB of {plan.device.memory_gb:g}"
+        f"  {'peak':<{NAME_WIDTH}}{plan.memory.peak / 1e9:>{COLUMN_WIDTH}.2f} GB of {plan.device.memory_gb:.0f}"
         f"{'' if plan.fits else ': does not fit'}",
         *_advise(plan),
         "",
         f"  {'a step':<{NAME_WIDTH}}{'typical':>{COLUMN_WIDTH}}{'longest':>{COLUMN_WIDTH}}",
         *_list_step(plan.typical, plan.longest),
+        f"  {'dollars for the judges':<{NAME_WIDTH}}"
+        + "".join(f"{_word_dollars(step.judge_dollars):>{COLUMN_WIDTH}}" for step in (plan.typical, plan.longest)),
         "",
-        f"{plan.config.optimization.steps:,} typical steps: {_hours(plan)} hours without the judges' answers",
+        _sum_up(plan),
     ]
 
 
@@ -109,5 +146,12 @@ def _list_step(typical: StepPlan, longest: StepPlan) -> list[str]:
     ]
 
 
-def _hours(plan: Plan) -> str:
-    return f"{plan.typical.seconds.step * plan.config.optimization.steps / 3600:,.1f}"
+def _word_dollars(dollars: float | None) -> str:
+    return "no known price" if dollars is None else f"{dollars:,.4f}"
+
+
+def _sum_up(plan: Plan) -> str:
+    steps = plan.config.optimization.steps
+    hours = f"{plan.typical.seconds.step * steps / 3600:,.1f} hours without waiting for judges"
+    dollars = plan.typical.judge_dollars
+    return f"{steps:,} typical steps: {hours}" + (f", {dollars * steps:,.2f} dollars for them" if dollars else "")

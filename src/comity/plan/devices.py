@@ -49,6 +49,18 @@ def find_device(name: str) -> Device:
     raise ConfigError(f"--device {name!r} is unknown: choose {names}, or give --memory-gb, --tflops and --bandwidth")
 
 
+def match_device(product: str) -> Device | None:
+    """Return the device of the table for the name that a driver reports, None when the table lacks it."""
+    words = product.lower().replace("-", " ").split()
+    memory = next(
+        (int(word.removesuffix("gb")) for word in words if word.removesuffix("gb").isdigit() and word.endswith("gb")),
+        None,
+    )
+    found = [device for device in DEVICES if set(device.name.split("-")[:-1]) <= set(words)]
+    exact = [device for device in found if memory is not None and device.name.endswith(f"-{memory}gb")]
+    return next(iter(exact or found), None)
+
+
 def custom_device(memory_gb: float, tflops: float, bandwidth_gb_per_second: float) -> Device:
     """Return a device by its numbers; raise ConfigError unless all are above 0."""
     given = {"--memory-gb": memory_gb, "--tflops": tflops, "--bandwidth": bandwidth_gb_per_second}

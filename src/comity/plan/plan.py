@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from comity.access.prices import find_price, load_prices
 from comity.config import ModelConfig, TrainConfig
 from comity.errors import ConfigError
 from comity.plan.architectures import Architecture, find_architecture
@@ -13,6 +14,10 @@ from comity.plan.devices import Device
 from comity.plan.memory import Memory, estimate_memory, kv_bytes_per_token
 from comity.plan.speed import Seconds, estimate_seconds
 from comity.plan.workload import Workload, longest_workload, mean_workload
+
+VERDICT_TOKENS = 60
+"""A verdict and a short reason."""
+EMBEDDED_JUDGE = "comity/embedded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class StepPlan:
     """Of the agreement and of the agency judge."""
     judge_tokens: tuple[float, float]
     """In the prompts of either judge."""
+    judge_dollars: float | None
+    """Of all judges behind an address; None when one of them has no known price."""
     seconds: Seconds
 
 
@@ -83,22 +90,47 @@ def make_plan(config: TrainConfig, device: Device, processes: int, expectation: 
         kv_bytes_per_token=kv_bytes_per_token(architecture, config.model.dtype),
         memory=estimate_memory(architecture, config, longest, device, processes),
         typical=plan_step(architecture, config, typical, device, processes),
-        longest=plan_step(architecture, config, longest, device, processes),
+        longest=plan_step(architecture, config, longest, device, processes, config.judges.reply_tokens),
     )
 
 
 def plan_step(
-    architecture: Architecture, config: TrainConfig, workload: Workload, device: Device, processes: int
+    architecture: Architecture,
+    config: TrainConfig,
+    workload: Workload,
+    device: Device,
+    processes: int,
+    verdict_tokens: int = VERDICT_TOKENS,
 ) -> StepPlan:
-    """Return one step whose dialogues are all as the workload says."""
+    """Return one step whose dialogues are all as the workload says; a judge writes `verdict_tokens` a call."""
     dialogues = config.optimization.scenarios_per_step * config.optimization.group_size
     return StepPlan(
         prompt_tokens=dialogues * workload.prompt_tokens,
         new_tokens=dialogues * workload.new_tokens,
         judge_calls=(dialogues * len(workload.agreement_tokens), dialogues * len(workload.agency_tokens)),
         judge_tokens=(dialogues * sum(workload.agreement_tokens), dialogues * sum(workload.agency_tokens)),
+        judge_dollars=_price_dialogue(config, workload, verdict_tokens, dialogues),
         seconds=estimate_seconds(architecture, config, workload, device, processes),
     )
+
+
+def _price_dialogue(config: TrainConfig, workload: Workload, verdict_tokens: int, dialogues: int) -> float | None:
+    if {config.judges.agreement, config.judges.agency} == {EMBEDDED_JUDGE}:
+        return 0.0
+    from comity.judges.named import place_judge, split_names  # loads what a plan without other judges can do without
+
+    prices, dollars = load_prices(config.access.prices), 0.0
+    for setting, tokens in (
+        (config.judges.agreement, workload.agreement_tokens), (config.judges.agency, workload.agency_tokens),
+    ):  # fmt: skip
+        for name in split_names(setting):
+            if place_judge(name) != "external":
+                continue
+            price = find_price(prices, name)
+            if price is None:
+                return None
+            dollars += price.cost(round(sum(tokens)), verdict_tokens * len(tokens))
+    return dollars * dialogues
 
 
 def largest_micro_batch(plan: Plan) -> int | None:

@@ -1,0 +1,131 @@
+"""Everything of a training run that can be tried without loading its weights, one check after the other."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from comity.config import TrainConfig, to_plain
+from comity.errors import ComityError, ConfigError, RunError
+from comity.plan.architectures import find_architecture
+from comity.plan.plan import adapter_rank
+from comity.runs import check_run
+from comity.scenarios.load import load_dilemmas, load_persona_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was tried and what came of it: `detail` is the finding, or the error's one line when `passed` is false."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_training(config: TrainConfig) -> Iterator[Check]:
+    """Yield the outcome of each check; nothing is written, downloaded or asked of a paid model."""
+    checks: tuple[tuple[str, Callable[[TrainConfig], str]], ...] = (
+        ("dilemmas", _check_dilemmas),
+        ("personas", _check_personas),
+        ("model", _check_model),
+        ("chat template", _check_template),
+        ("adapter", _check_adapter),
+        ("device", _check_device),
+        ("judges", _check_judges),
+        ("run directory", _check_run_directory),
+        ("trackers", _check_trackers),
+    )
+    for name, check in checks:
+        try:
+            yield Check(name, True, check(config))
+        except (ComityError, OSError) as error:
+            yield Check(name, False, " ".join(str(error).split()))
+
+
+def _check_dilemmas(config: TrainConfig) -> str:
+    return f"{len(load_dilemmas(config.dilemmas, 'train'))} of the split train in {config.dilemmas}"
+
+
+def _check_personas(config: TrainConfig) -> str:
+    return f"{len(load_persona_pairs(config.personas))} pairs in {config.personas}"
+
+
+def _check_model(config: TrainConfig) -> str:
+    architecture = find_architecture(config.model.name)
+    if config.model.quantization == "nf4" and find_spec("bitsandbytes") is None:
+        raise ConfigError("model.quantization nf4 needs bitsandbytes: run `pip install comity[nf4]` or choose none")
+    return f"{config.model.name}: {architecture.parameters:,} parameters"
+
+
+def _check_template(config: TrainConfig) -> str:
+    from comity.engines.models import EMBEDDED, embedded_is_ready, load_tokenizer
+
+    name = config.model.name
+    if name == EMBEDDED:
+        if not embedded_is_ready():
+            return "not checked: the embedded model is made at its first use"
+    elif not Path(name).is_dir() and not _is_cached(name):
+        return f"not checked: {name} is not in the local cache and will be downloaded"
+    tokenizer = load_tokenizer(name)
+    message = [{"role": "user", "content": "?"}]
+    text = tokenizer.apply_chat_template(
+        message, tokenize=False, add_generation_prompt=True, enable_thinking=config.model.thinking
+    )
+    return f"{len(tokenizer(text, add_special_tokens=False)['input_ids'])} tokens around and in a message of one"
+
+
+def _is_cached(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "tokenizer_config.json"), str)
+
+
+def _check_adapter(config: TrainConfig) -> str:
+    if config.model.adapter == "none":
+        return f"a fresh one of rank {config.model.lora_rank}"
+    from comity.training.policy import adapter_folder, require_adapter
+
+    require_adapter(adapter_folder(config.model))
+    return f"{config.model.adapter} of rank {adapter_rank(config.model)}"
+
+
+def _check_device(config: TrainConfig) -> str:
+    from comity.training.policy import resolve_device
+
+    return resolve_device(config.model.device)
+
+
+def _check_judges(config: TrainConfig) -> str:
+    from comity.access import open_access
+    from comity.judges.named import HUGGING_FACE, place_judge, split_names
+
+    # The store is not opened: a file that is not there yet shall not appear.
+    access = dataclasses.replace(config.access, cache="none")
+    found = []
+    for name in dict.fromkeys(split_names(config.judges.agreement) + split_names(config.judges.agency)):
+        place = place_judge(name)
+        if place == "external":
+            open_access(name, access).close()
+        elif place == "local":
+            find_architecture(name.removeprefix(HUGGING_FACE))
+        found.append(f"{name} ({place})")
+    return ", ".join(found)
+
+
+def _check_run_directory(config: TrainConfig) -> str:
+    check_run(config.run, to_plain(config), config.resume)
+    place = config.run.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"run {config.run} cannot be written ({place}): choose another --run or mend its permissions")
+    return f"{config.run} {'is continued' if (config.run / 'config.json').exists() else 'is new'}"
+
+
+def _check_trackers(config: TrainConfig) -> str:
+    for name in config.trackers:
+        if find_spec(name) is None:
+            raise ConfigError(f"trackers has {name!r}, which is not installed: run `pip install comity[{name}]`")
+    return ", ".join(config.trackers) or "none besides metrics.jsonl"

@@ -1,0 +1,112 @@
+"""A dry run finds what a run would stumble over, writes nothing, and ends like any other error."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from comity.cli import main
+from comity.config import JudgeConfig, ModelConfig, TrainConfig, to_plain
+from comity.plan.checks import check_training
+from comity.runs import create_run
+
+NAMES = [
+    "dilemmas", "personas", "model", "chat template", "adapter", "device", "judges", "run directory", "trackers",
+]  # fmt: skip
+
+
+@pytest.fixture
+def config(tiny_folder, tmp_path):
+    return TrainConfig(run=tmp_path / "run", model=ModelConfig(str(tiny_folder), device="cpu"))
+
+
+def outcomes(config):
+    return {check.name: check for check in check_training(config)}
+
+
+def test_a_sound_configuration_passes_and_leaves_nothing_behind(config, tmp_path):
+    found = outcomes(config)
+    assert list(found) == NAMES
+    assert all(check.passed for check in found.values()), found
+    assert found["dilemmas"].detail.endswith("of the split train in shipped")
+    # The tiny model's template opens with a system message: more than the 1 token of "?".
+    assert int(found["chat template"].detail.split()[0]) > 10
+    assert found["judges"].detail == "comity/embedded (embedded)"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("dilemmas", {"dilemmas": "none.jsonl"}, "none.jsonl: cannot be read"),
+        ("personas", {"personas": "none.jsonl"}, "none.jsonl: cannot be read"),
+        ("model", {"model": ModelConfig("nobody/nothing")}, "model.name 'nobody/nothing' has no configuration"),
+        ("adapter", {"model": ModelConfig(adapter="none-there")}, "adapter none-there has no adapter_config.json"),
+        ("device", {"model": ModelConfig(device="cuda:99")}, "model.device 'cuda:99' cannot be used"),
+        ("judges", {"judges": JudgeConfig(agency="comity/other")}, "judge 'comity/other' is unknown"),
+        ("judges", {"judges": JudgeConfig(agency="nobody/judge")}, "'nobody/judge' has no configuration in reach"),
+    ],
+)
+def test_a_problem_is_found_by_its_check_and_the_others_go_on(config, name, changes, message):
+    found = outcomes(replace(config, **changes))
+    assert list(found) == NAMES
+    assert not found[name].passed
+    assert message in found[name].detail
+    assert "\n" not in found[name].detail
+    assert found["trackers"].passed
+
+
+def test_a_judge_behind_an_address_is_opened_but_not_asked(config, tmp_path, monkeypatch):
+    pytest.importorskip("inspect_ai")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    judged = replace(config, judges=JudgeConfig(agreement="openai/gpt-4.1-mini", agency="openai/gpt-4.1-mini"))
+    found = outcomes(judged)["judges"]
+    assert not found.passed
+    assert "OPENAI_API_KEY" in found.detail
+    monkeypatch.setenv("OPENAI_API_KEY", "not a key")
+    found = outcomes(judged)["judges"]
+    assert found.passed
+    assert found.detail == "openai/gpt-4.1-mini (external)"
+    assert list(tmp_path.iterdir()) == []  # no ledger either
+
+
+def test_a_run_that_exists_is_seen(config):
+    create_run(config.run, to_plain(config), resume=False)
+    found = outcomes(config)["run directory"]
+    assert not found.passed
+    assert "add --resume to continue it" in found.detail
+    assert outcomes(replace(config, resume=True))["run directory"].detail.endswith("is continued")
+    other = outcomes(replace(config, resume=True, seed=3))["run directory"]
+    assert "was started with another seed" in other.detail
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_cannot_be_written_is_seen(config, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    found = outcomes(replace(config, run=tmp_path / "closed" / "run"))["run directory"]
+    assert "cannot be written" in found.detail
+
+
+def test_a_file_in_the_place_of_the_run_is_seen(config, tmp_path):
+    (tmp_path / "file").touch()
+    found = outcomes(replace(config, run=tmp_path / "file" / "run"))["run directory"]
+    assert not found.passed
+
+
+def test_the_command_prints_checks_and_plan(capsys, tiny_folder, tmp_path):
+    words = ["train", "--dry-run", f"--run={tmp_path / 'run'}", f"--model.name={tiny_folder}", "--model.device=cpu"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert out.count("ok       ") == len(NAMES)
+    assert "memory of cpu-2-cores, longest dialogues" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_ends_with_the_first_problem(capsys, tiny_folder, tmp_path):
+    words = ["train", "--dry-run", f"--run={tmp_path / 'run'}", f"--model.name={tiny_folder}", "--model.device=cpu"]
+    assert main([*words, "--judges.agency=comity/other", "--personas=none.jsonl"]) == 2
+    out, err = capsys.readouterr()
+    assert out.count("PROBLEM  ") == 2
+    assert err.startswith("comity: error: 2 checks failed, the first is personas: none.jsonl: cannot be read")
+    assert err.count("\n") == 1

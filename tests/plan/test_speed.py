@@ -1,0 +1,58 @@
+"""Seconds by hand."""
+
+import pytest
+
+from comity.config import ModelConfig, OptimizationConfig, TrainConfig
+from comity.plan.architectures import Architecture
+from comity.plan.devices import Device
+from comity.plan.speed import decode_step_seconds, estimate_seconds, prefill_flops, update_flops
+from comity.plan.workload import Reply, Workload
+
+SMALL = Architecture(2, 8, 12, 2, 1, 4, 10, tied=True)
+"""960 weights in linear maps, an output layer of 80."""
+REPLY = Reply("seat_0", 30, 20, 10)
+
+
+def config(**optimization):
+    settings = OptimizationConfig(scenarios_per_step=2, group_size=4, micro_batch_tokens=100, **optimization)
+    return TrainConfig(model=ModelConfig(dtype="float32", lora_rank=2), optimization=settings)
+
+
+def test_operations_of_prompts():
+    # 8 rows of 2 groups: 8 x 10 own and 2 x 20 shared tokens = 120, each 2 x 960 for the weights and
+    # 4 x 2 layers x 8 x 30 / 2 = 960 for attention; 2 x 8 x 80 for the output layer.
+    assert prefill_flops(SMALL, REPLY, 8, 4) == 120 * (1920 + 960) + 1280
+
+
+def test_a_new_token_is_bound_by_traffic_or_by_arithmetic():
+    # Traffic: 1,040 weights of 4 bytes; 8 rows x 35 tokens of context x 2 x 2 layers x (1 + 2 x 2) heads x 4 x 4 bytes.
+    traffic = 1040 * 4 + 8 * 35 * 2 * 2 * 5 * 4 * 4
+    slow_memory = Device("m", 1, 1e-3, 1e-6, 1.0, 1.0, 0.0)
+    assert decode_step_seconds(SMALL, config(), REPLY, 8, slow_memory) == pytest.approx(traffic / 1e3)
+    # Arithmetic: 2 x 8 rows x 1,040 at 1e6 a second; starting the kernels of 2 layers adds 2 x 0.5.
+    slow_products = Device("p", 1, 1e-6, 1e6, 1.0, 1.0, 0.5)
+    assert decode_step_seconds(SMALL, config(), REPLY, 8, slow_products) == pytest.approx(2 * 8 * 1040 / 1e6 + 1.0)
+
+
+def test_operations_of_an_update():
+    # 20 + 4 x 20 tokens fit into 100: 8 rows make 2 micro-batches, 8 x 20 + 2 x 20 = 200 tokens. Each: 4 x 960 for the
+    # frozen base, 6 x 464 for the adapter, 3 x 4 x 2 layers x 8 x 40 / 2 for attention. Output: 8 x 10 x 4 x 80.
+    work = Workload((REPLY,), (), ())
+    assert update_flops(SMALL, config(), work, 8) == 200 * (3840 + 2784 + 3840) + 25_600
+    # The reference of a KL penalty is half as much again of the base and the output layer.
+    assert update_flops(SMALL, config(kl_coefficient=0.1), work, 8) == 200 * (5760 + 2784 + 3840) + 38_400
+
+
+def test_a_step_adds_up_and_is_shared_by_processes():
+    device = Device("d", 1, 1e-6, 1e-6, 1.0, 1.0, 0.0)
+    work = Workload((REPLY,), (), ())
+    whole = estimate_seconds(SMALL, config(), work, device, 1)
+    assert whole.prefill == pytest.approx(prefill_flops(SMALL, REPLY, 8, 4) / 1e6)
+    assert whole.decode == pytest.approx(10 * decode_step_seconds(SMALL, config(), REPLY, 8, device))
+    assert whole.update == pytest.approx(update_flops(SMALL, config(), work, 8) / 1e6)
+    assert whole.step == whole.prefill + whole.decode + whole.update
+    half = estimate_seconds(SMALL, config(), work, device, 2)
+    assert half.prefill == pytest.approx(prefill_flops(SMALL, REPLY, 4, 4) / 1e6)
+    assert half.update == pytest.approx(whole.update / 2)
+    twice = estimate_seconds(SMALL, config(epochs_per_step=2), work, device, 1)
+    assert twice.update == pytest.approx(2 * whole.update)
