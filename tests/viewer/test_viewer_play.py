@@ -7,9 +7,13 @@ import pytest
 from loopback_viewer import serve_viewer
 from made_runs import ScriptedCast, make_run, open_viewer, post, read_lines
 
+from comity.config import NegotiationConfig
 from comity.errors import ConfigError, ModelError
-from comity.types import Request, Sampling
-from comity.viewer.play import HumanSeat, LeftTable
+from comity.types import Request, Sampling, Scenario
+from comity.viewer.cast import LocalCast
+from comity.viewer.library import Library
+from comity.viewer.play import HUMAN, Game, HumanSeat, LeftTable
+from comity.viewer.settings import ViewConfig
 
 START = {"dilemma": "Who waters the plants?", "goal_a": "Rest.", "goal_b": "Green plants.", "rounds": "2"}
 REQUEST = Request("seat_0", (), Sampling(), 0)
@@ -156,6 +160,39 @@ def test_hostile_words_of_a_player_stay_words(runs, tmp_path):
     assert all("<script" not in move for move in moves)
     assert "&lt;script&gt;alert(1)" in moves[0]
     assert "<script>alert" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_embedded_model_answers_a_human_and_the_shipped_judges_score(runs, tmp_path):
+    sampling = Sampling(0.7, 0.95, 12)
+    rules = NegotiationConfig(dialogue=sampling, completion=sampling)
+    config = ViewConfig(negotiation=rules, threads=1)
+    cast = LocalCast(Library(runs), config)
+    assert [player.id for player in cast.list_players()] == ["model", "adapted"]
+    with serve_viewer(runs, tmp_path / "cache", cast, negotiation=rules) as server:
+        game = server.post("/play", **{**START, "rounds": "1"}, seat_a="you", seat_b="model")
+        for event in read_events(server, game):
+            if event["turn"]:
+                server.post(f"{game}/say", message="I water them on Mondays, you on Fridays.")
+        row = read_lines(server.client.get(f"{game}/row.jsonl").text)[0]
+    assert [message["tokens"] > 0 for message in row["messages"]] == [False, True]
+    assert row["ending"] in ("agreed", "no_agreement")
+    assert 0 <= row["score"] <= 5
+    assert 0 <= row["checks"][0]["probability"] <= 1
+
+
+def test_checkpoints_of_runs_can_sit_down(tmp_path):
+    run = make_run(tmp_path / "runs" / "one", steps=1)
+    for name in ("checkpoint-2", "checkpoint-10", "checkpoint-x", "checkpoint-3"):
+        (run / name).mkdir()
+        if name != "checkpoint-3":  # still being written
+            (run / name / "adapter_config.json").write_text("{}")
+    cast = LocalCast(Library(tmp_path / "runs"), ViewConfig())
+    assert [player.id for player in cast.list_players()] == ["model", "adapted", "one@10", "one@2"]
+    game = Game(Scenario("live", "?", "everyday", (), "test"), ("one@4", HUMAN), NegotiationConfig())
+    with pytest.raises(ConfigError, match="player 'one@4' is not here"):
+        cast.open_table(game)
 
 
 def test_an_unknown_game_is_not_found(runs, tmp_path):
