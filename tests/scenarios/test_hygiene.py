@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from comity.errors import ConfigError
 from comity.scenarios.hygiene import SimilarTexts, Text, choose_bands, collect_texts, find_duplicates, make_shingles
-from comity.scenarios.kinds import KINDS, find_kind, read_kind
+from comity.scenarios.kinds import KINDS, find_kind, read_kind, shipped_path
 
 DILEMMAS, PAIRS, TASKS = (find_kind(name) for name in ("dilemmas", "persona-pairs", "conflict-tasks"))
 
@@ -26,6 +26,13 @@ def test_shipped_texts_are_all_compared(shipped):
 def test_shipped_files_and_splits_share_no_text_nor_a_near_copy(shipped):
     assert find_duplicates(shipped) == []
     assert find_duplicates(shipped, 0.12) == []  # far below the threshold too
+
+
+def test_training_questions_are_no_near_copies_of_what_is_held_out(shipped):
+    kind, path = find_kind("open-ended"), shipped_path("open_ended_training.jsonl")
+    ours = collect_texts("open-ended-training", kind, read_kind(str(path), "open-ended"))
+    assert len(ours) == 96
+    assert find_duplicates([*shipped, *ours], 0.12) == []
 
 
 def plant(text, changes):

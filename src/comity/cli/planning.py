@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from comity.config import DemoConfig, TrainConfig
 from comity.errors import ConfigError
 from comity.plan.devices import DEVICES, Device, custom_device, find_device, match_device
 from comity.plan.plan import Expectation, Plan, StepPlan, largest_micro_batch, make_plan
+from comity.settings import read_settings_file
 
 NAME_WIDTH = 34
 COLUMN_WIDTH = 14
@@ -31,8 +31,8 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
 def settings_kind(path: str) -> type[Any]:
     """Return what a file of settings is for: a demo has its training in a table of its own."""
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_settings_file(Path(path))
+    except ConfigError:
         return TrainConfig  # the loader of settings says what is wrong
     return DemoConfig if "train" in document else TrainConfig
 
