@@ -228,9 +228,7 @@ def test_the_kind_of_an_ending(fields, kind):
 
 def test_shipped_endings_mostly_have_a_kind():
     rows = [
-        row
-        for row in read_audit_rows("agreement")
-        if not row.fields["agreed"] and row.fields["source"] == "written"
+        row for row in read_audit_rows("agreement") if not row.fields["agreed"] and row.fields["source"] == "written"
     ]
     kinds = [name_kind(row.fields) for row in rows]
     assert kinds.count("capitulation") >= 5
