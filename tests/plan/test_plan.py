@@ -85,7 +85,7 @@ def test_more_devices_than_dialogues_are_refused():
 
 def test_the_rank_is_that_of_the_adapter_that_training_begins_with(tmp_path):
     assert adapter_rank(ModelConfig(lora_rank=5)) == 5
-    assert adapter_rank(ModelConfig(adapter="warm-start")) == 8
+    assert adapter_rank(ModelConfig(adapter="warm-start")) == 16
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 3}))
     assert adapter_rank(ModelConfig(adapter=str(tmp_path))) == 3
     with pytest.raises(ConfigError, match=r"adapter_config\.json cannot be read; give a PEFT folder or none"):
