@@ -22,10 +22,13 @@ from comity.judges.features import TEMPLATES, extract_features
 from comity.judges.head import RewardHead, save_head
 from comity.judges.labels import Kind, Label
 from comity.judges.metrics import Array, best_threshold, measure
+from comity.judges.reliability import measure_asking, measure_reliability
 from comity.judges.selection import PIECES, Choice, choose_settings, solve_ridge, standardise
 from comity.prompts import hash_template
 
 LAYERS = (8, 10, 12, 14, 16, 18, 20)
+DEPTH = 30
+"""Candidate layers of a model of this depth, the embedded one's; another model has those as deep in proportion."""
 LARGER_SHARE = 0.65
 """The share of training dilemmas that the training head sees; the held-out head sees the rest."""
 RANK = 96
@@ -86,16 +89,18 @@ def calibrate_pair(
     return training, heldout
 
 
-def read_features(
-    kind: Kind, engine: LocalEngine, rows: Sequence[Label], layers: tuple[int, ...] = LAYERS
-) -> FeatureTable:
-    """Encode the rows once and keep every piece of every layer; layers the model lacks are left out."""
-    count = engine.model.config.num_hidden_layers
-    kept = tuple(layer for layer in layers if layer <= count)
-    if not kept:
-        raise ModelError(f"calibrate {kind}: the model has {count} layers: choose one with {min(layers)} or more")
-    blocks_NLPD = extract_features(engine, kind, [row.item for row in rows], kept, PIECES[kind])
-    return FeatureTable(kind, tuple(rows), kept, blocks_NLPD)
+def read_features(kind: Kind, engine: LocalEngine, rows: Sequence[Label]) -> FeatureTable:
+    """Encode the rows once and keep every piece of every candidate layer; raise DataError without any row."""
+    if not rows:
+        raise DataError(f"calibrate {kind}: no row has a label; label rows first")
+    layers = candidate_layers(engine.model.config.get_text_config().num_hidden_layers)
+    blocks_NLPD = extract_features(engine, kind, [row.item for row in rows], layers, PIECES[kind])
+    return FeatureTable(kind, tuple(rows), layers, blocks_NLPD)
+
+
+def candidate_layers(count: int) -> tuple[int, ...]:
+    """Return the layers that a head may read of a model with `count`: those of LAYERS, scaled to its depth."""
+    return tuple(sorted({max(1, round(layer * count / DEPTH)) for layer in LAYERS}))
 
 
 def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> RewardHead:
@@ -103,7 +108,10 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
     kind = table.kind
     layers = [layer for layer in table.layers if all(abs(layer - x) >= 2 for x in options.exclude_layers_near)]
     if not layers:
-        raise ModelError(f"calibrate {kind}: no layer is left for the head {options.name!r}: choose a deeper model")
+        raise ModelError(
+            f"calibrate {kind}: no layer is left for the head {options.name!r}: choose a deeper model, or fit "
+            "one head with --single"
+        )
     places = [table.layers.index(layer) for layer in layers]
     train = [
         i for i, row in enumerate(table.rows) if row.part == "train" and in_part(row.dilemma_id, options.rows_part)
@@ -125,7 +133,12 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
     figures: dict[str, Any] = {"cross_validation": measure(kind, calibrated_N, target_N, head.threshold)}
     if choice.author_figure is not None:
         figures["author_left_out"] = {"spearman" if kind == "agency" else "auc": choice.author_figure}
-    figures |= _test(head, [table.rows[i] for i in test], features[test])
+    held_out = [table.rows[i] for i in test]
+    figures |= _test(head, held_out, features[test])
+    if held_out:
+        truth_N = np.array([row.target for row in held_out])
+        head.metadata["reliability"] = measure_reliability(head, features[test], truth_N)
+        head.metadata["asking"] = measure_asking(head, features[test], truth_N)
     head.metadata.update(
         template_hash=hash_template(TEMPLATES[kind]),
         rows_train=len(train),

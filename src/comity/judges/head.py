@@ -54,6 +54,16 @@ class RewardHead:
 
         Raise ModelError when the features do not have the head's F.
         """
+        raw_N, std_N = self.predict_raw(features_NF)
+        linear_N = self.slope * raw_N + self.offset
+        if self.kind == "agency":
+            return np.clip(linear_N, 0.0, HIGHEST_SCORE), np.minimum(abs(self.slope) * std_N, HIGHEST_SCORE / 2)
+        probability_N = 1 / (1 + np.exp(-np.clip(linear_N, -30, 30)))
+        # The delta method; a probability's standard deviation is at most one half.
+        return probability_N, np.minimum(probability_N * (1 - probability_N) * abs(self.slope) * std_N, 0.5)
+
+    def predict_raw(self, features_NF: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return raw values (N,) of the regression and the standard deviations (N,) of a label around them."""
         features_NF = features_NF.reshape(len(features_NF), -1)
         if features_NF.shape[1] != len(self.weights):
             raise ModelError(
@@ -62,13 +72,7 @@ class RewardHead:
             )
         z_NF = (features_NF - self.feature_mean) / self.feature_std
         raw_N = z_NF.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
-        std_N = self.residual_std * np.sqrt(self.posterior_variance(z_NF) / self.mean_variance)
-        linear_N = self.slope * raw_N + self.offset
-        if self.kind == "agency":
-            return np.clip(linear_N, 0.0, HIGHEST_SCORE), np.minimum(abs(self.slope) * std_N, HIGHEST_SCORE / 2)
-        probability_N = 1 / (1 + np.exp(-np.clip(linear_N, -30, 30)))
-        # The delta method; a probability's standard deviation is at most one half.
-        return probability_N, np.minimum(probability_N * (1 - probability_N) * abs(self.slope) * std_N, 0.5)
+        return raw_N, self.residual_std * np.sqrt(self.posterior_variance(z_NF) / self.mean_variance)
 
     def posterior_variance(self, z_NF: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the posterior variance (N,) of raw values of standardised features, relative to the noise."""
