@@ -126,7 +126,7 @@ def test_only_doubtful_rows_are_paid_for(folder, engine, tmp_path, monkeypatch):
     doubtful = [is_doubtful(head, verdict, 0.3) for verdict in own]
     # These are the rows that the shares were taken on: 30 % of 60 are 18, less what a rule against copies decides.
     by_rule = sum(bool(verdict.text) for verdict in own)
-    assert by_rule < 5
+    assert by_rule < 12
     assert 18 - by_rule <= sum(doubtful) <= 18
     assert [verdict.judge == MODEL for verdict in verdicts] == doubtful
     assert all(verdict == kept for verdict, kept, asked in zip(verdicts, own, doubtful, strict=True) if not asked)
