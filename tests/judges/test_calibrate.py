@@ -211,6 +211,16 @@ def test_a_model_too_shallow_for_two_heads_is_refused():
     assert fit_head(table, 0, CalibrateOptions()).layers == (1,)
 
 
+def test_errors_are_measured_where_they_are(pair):
+    kind, _, heads = pair
+    if kind == "agreement":
+        assert all(head.error_by_score == () for head in heads)
+        return
+    for head in heads:
+        assert len(head.error_by_score) == 11
+        assert min(head.error_by_score) > 0
+
+
 def test_rows_without_any_label_are_refused(deep_engine):
     with pytest.raises(DataError, match="no row has a label"):
         read_features("agency", deep_engine, [])

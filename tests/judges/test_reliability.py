@@ -124,4 +124,4 @@ def test_the_tables_say_it_in_words():
     assert bins.rows[-1][0] == "all"
     assert asking.rows[0] == ("0.0 %", "never", "2", "0.70", "0.70")
     # Halfway between 0.5 and 0.5 * sqrt(2) = 0.707: 0.604.
-    assert asking.rows[-1] == ("50.0 %", "uncertainty above 0.604", "1", "0.40", "0.20")
+    assert asking.rows[-1] == ("50.0 %", "above 0.60", "1", "0.40", "0.20")

@@ -34,6 +34,10 @@ LARGER_SHARE = 0.65
 RANK = 96
 """How many directions of the training features keep their own posterior variance."""
 FEWEST_DILEMMAS = 16
+SCORE_PLACES = 11
+"""Scores from 0 to 5 at which a head keeps how large its errors are."""
+SCORE_WIDTH = 0.5
+"""How far around such a score errors count: the standard deviation of a normal weight, in points."""
 
 RowsPart = Literal["all", "larger", "smaller"]
 
@@ -217,6 +221,8 @@ def _fit(
         offset=offset,
         threshold=threshold,
     )
+    if kind == "agency":
+        head = replace(head, error_by_score=_measure_errors(head, choice, target_N))
     # Variances of rows that were fitted are too small, so the mean comes from a fifth that was not.
     left = np.arange(len(z_NF)) % 5 == 0
     directions_RF, variances_R = _posterior(z_NF[~left], choice.strength)
@@ -236,16 +242,30 @@ def _posterior(z_NF: Array, strength: float) -> tuple[NDArray[np.float16], NDArr
 
 
 def _calibration(kind: Kind, choice: Choice, target_N: Array) -> tuple[float, float, float]:
-    # Values for unseen dilemmas and for an unseen author count alike, so that probabilities are not overconfident.
-    known = ~np.isnan(choice.author_raw_N)
-    raw_M = np.concatenate([choice.raw_N, choice.author_raw_N[known]])
-    target_M = np.concatenate([target_N, target_N[known]])
+    raw_M, target_M = _left_out(choice, target_N)
     if kind == "agency":
         slope, offset = np.polyfit(raw_M, target_M, 1)
         return float(slope), float(offset), 0.5
     platt = LogisticRegression(C=1e6).fit(raw_M[:, None], target_M > 0.5)
     slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
     return slope, offset, best_threshold(1 / (1 + np.exp(-(slope * raw_M + offset))), target_M)
+
+
+def _measure_errors(head: RewardHead, choice: Choice, target_N: Array) -> tuple[float, ...]:
+    # Left-out values in the middle of the scale are wrong by more than those at its ends.
+    raw_M, target_M = _left_out(choice, target_N)
+    score_M = _apply_calibration(head, raw_M)
+    squares_M = (score_M - target_M) ** 2
+    weight_PM = np.exp(-0.5 * ((np.linspace(0, 5, SCORE_PLACES)[:, None] - score_M) / SCORE_WIDTH) ** 2)
+    # A little of the error on the whole, so that scores which no row comes near have one too.
+    local_P = (weight_PM @ squares_M + squares_M.mean()) / (weight_PM.sum(1) + 1)
+    return tuple(float(value) for value in np.sqrt(local_P / squares_M.mean()))
+
+
+def _left_out(choice: Choice, target_N: Array) -> tuple[Array, Array]:
+    # Values for unseen dilemmas and for an unseen author count alike, so that probabilities are not overconfident.
+    known = ~np.isnan(choice.author_raw_N)
+    return np.concatenate([choice.raw_N, choice.author_raw_N[known]]), np.concatenate([target_N, target_N[known]])
 
 
 def _apply_calibration(head: RewardHead, raw_N: Array) -> Array:

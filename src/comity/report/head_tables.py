@@ -29,6 +29,7 @@ def tabulate_head(kind: str, name: str, metadata: Mapping[str, Any]) -> list[Tab
     asking = Table(
         "asking", f"{kind} {name}: passing the doubtful rows on to another judge, held-out rows",
         "Error: " + ("wrong words" if share else "mean distance from the label")
+        + ". When: " + ("the probability's distance from the threshold" if share else "the uncertainty")
         + ". The last column counts rows passed on as answered like their labels.",
         1, ("passed on", "when", "kept", "error of the kept", "error of all"),
         tuple(
@@ -46,8 +47,8 @@ def _describe_doubt(row: Mapping[str, Any], share: bool) -> str:
     if not row["share"]:
         return "never"
     if share:
-        return f"less than {1 - row['from_doubt']:.3f} from the threshold"
-    return f"uncertainty above {row['from_doubt']:.3f}"
+        return f"within {1 - row['from_doubt']:.2f}"
+    return f"above {row['from_doubt']:.2f}"
 
 
 def _show(value: float | None, share: bool) -> str:
