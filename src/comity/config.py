@@ -127,9 +127,15 @@ class JudgeConfig:
     """Most tokens that a judge behind an address may write, thinking included."""
     max_unscored_share: float = 0.5
     """A training step with a larger share of rollouts without verdict is not taken, and the run stops."""
+    parted: Literal["warn", "pause", "off"] = "warn"
+    """What happens when the gap between the training judge and the held-out one grows: see docs/judges.md."""
+    parted_steps: int = 10
+    """How many first and last steps of a run are compared for that."""
+    parted_errors: float = 4.0
+    """Standard errors by which the gap must have grown."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "judges.", reply_tokens=1)
+        _at_least(self, "judges.", reply_tokens=1, parted_steps=2, parted_errors=0)
         for name in ("agreement", "satisfaction", "heldout_judge"):
             if "self" in re.split("[,+]", getattr(self, name)):
                 raise ConfigError(f"judges.{name} is self: only judges.agency can be the policy itself")

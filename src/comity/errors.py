@@ -5,7 +5,7 @@
     ├── DataError        a row of a data file is malformed (file, line, field, mend)
     ├── ModelError       a model, adapter or head cannot be loaded
     ├── RunError         a run directory is missing, foreign or damaged
-    ├── JudgeError       too many verdicts are missing for a training step
+    ├── JudgeError       too many verdicts are missing for a training step, or the judges part
     └── SpendCapReached  the next question could cost more than is left; every paid reply is stored
 
 The command line prints `comity: error: MESSAGE` and exits with code 2; it never shows a traceback for these.
@@ -33,7 +33,7 @@ class RunError(ComityError):
 
 
 class JudgeError(ComityError):
-    """Too many verdicts are missing for a training step."""
+    """Too many verdicts are missing for a training step, or the judges of a run part."""
 
 
 class SpendCapReached(ComityError):

@@ -195,8 +195,8 @@ def _add_defaults(before: dict[str, Any], defaults: dict[str, Any], after: dict[
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:
     free = {
         "run", "resume", "optimization.steps", "optimization.token_budget", "save_every", "keep_checkpoints",
-        "trackers", "process_timeout_seconds", "access", "judges.max_unscored_share",
-        "store_tokens",
+        "trackers", "process_timeout_seconds", "access", "judges.max_unscored_share", "judges.parted",
+        "judges.parted_steps", "judges.parted_errors", "store_tokens",
     }  # fmt: skip
     found: set[str] = set()
     for key in before.keys() | after.keys():

@@ -149,3 +149,27 @@ def test_words_of_numbers():
     assert show(-0.5, signed=True) == "−0.50"
     assert show(None) == "–"
     assert tabulate_settings({"a": {"b": [1, 2]}, "c": None}) == [("a.b", "1, 2"), ("c", "–")]
+
+
+@pytest.mark.parametrize(
+    ("parted", "words"),
+    [
+        ([0.0, 0.0], "agree"),
+        ([0.0, 1.0], "part since step 3"),
+        ([1.0, 0.0], "parted in step 2, not at the end"),
+    ],
+)
+def test_page_says_whether_the_judges_part(run, parted, words):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    write_lines(
+        run / "metrics.jsonl", [rows[0], *(row | {"judges/parted": p} for row, p in zip(rows[1:], parted, strict=True))]
+    )
+    page = write_report(run).read_text(encoding="utf-8")
+    assert f"<dt>judges</dt><dd>{words}</dd>" in page
+    assert f"the held-out judge {words}." in page
+
+
+def test_page_says_nothing_of_judges_that_were_not_watched(run):
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "<dt>judges</dt>" not in page
+    assert "the gap between them" not in page

@@ -10,6 +10,7 @@ from made_runs import add_evaluation, make_run, open_viewer, write_step
 
 from comity.errors import RunError
 from comity.report.charts import CHARTS
+from comity.runs import append_metrics
 from comity.viewer.comparison import find_differences
 from comity.viewer.library import Library
 from comity.viewer.metrics import MetricsTable, read_growth
@@ -60,6 +61,13 @@ def test_states_follow_the_files(tmp_path):
     assert (library.describe(entry).state, library.describe(entry).steps) == ("finished", 10)
     (run / "config.json").write_text("[]")
     assert library.describe(entry).state == "damaged"
+
+
+def test_a_run_whose_judges_part_says_so(runs, tmp_path):
+    client = open_viewer(runs, tmp_path / "cache")
+    assert "<dt>judges</dt>" not in client.get("/runs/first").text
+    append_metrics(runs / "first", {"step": 4.0, "judges/parted": 1.0})
+    assert "<dt>judges</dt><dd>part since step 4</dd>" in client.get("/runs/first").text
 
 
 def test_a_damaged_run_does_not_hide_the_others(runs, tmp_path):

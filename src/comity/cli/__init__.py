@@ -4,6 +4,7 @@ Nothing heavy is imported here or for `--help`: tensor libraries load when a com
 """
 
 import argparse
+import dataclasses
 import logging
 import os
 import shlex
@@ -183,7 +184,7 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, console: "Console
 
         try_run(config, launched_as()[1], lambda line: print_line(console, line))
         return
-    with TrainProgress(console, config.optimization.steps) as progress:
+    with TrainProgress(console, config) as progress:
         from comity.training.trainer import train
 
         train(config, progress.on_step, progress.on_progress)
@@ -223,7 +224,7 @@ def _evaluate(arguments: argparse.Namespace, config: EvaluateConfig, console: "C
 def _demo(arguments: argparse.Namespace, config: DemoConfig, console: "Console") -> None:
     from comity.cli.progress import DemoProgress, print_comparison, print_line
 
-    with DemoProgress(console, config.train.optimization.steps) as progress:
+    with DemoProgress(console, dataclasses.replace(config.train, run=config.run)) as progress:
         from comity.demo import run_demo
 
         page = run_demo(config, progress.on_step, progress.on_dialogues)

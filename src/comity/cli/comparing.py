@@ -26,8 +26,13 @@ def run_comparison(config: EvaluateConfig, console: Console) -> None:
 def run_study_command(config: StudyConfig, console: Console) -> None:
     """Run a study, print the tables of its arms and say where everything lies."""
 
+    warned: set[str] = set()
+
     def on_step(arm: str, step: int, metrics: dict[str, float]) -> None:
         print_line(console, f"{arm}: step {step}  {describe_step(metrics)}")
+        if metrics.get("judges/parted") and arm not in warned:
+            warned.add(arm)
+            print_line(console, f"warning: {arm}: the judges part; read its last dialogues, see docs/judges.md")
 
     from comity.study import run_study
 

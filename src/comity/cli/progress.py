@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from comity.config import TrainConfig
 from comity.report.tables import tabulate_changes, tabulate_signs
+from comity.runs import read_metrics
 from comity.types import Negotiation
 
 LIVE = (("reward", "reward/mean"), ("agreement", "agreement/rate"), ("rounds", "agreement/rounds"))
@@ -17,10 +19,14 @@ LIVE = (("reward", "reward/mean"), ("agreement", "agreement/rate"), ("rounds", "
 
 
 class TrainProgress:
-    """Show the steps of a training run; its methods are the callbacks of `train`."""
+    """Show the steps of a training run; its methods are the callbacks of `train`.
 
-    def __init__(self, console: Console, steps: int) -> None:
-        self.console, self.steps, self.live = console, steps, console.is_terminal
+    That the judges part is told once a run, however often it is resumed.
+    """
+
+    def __init__(self, console: Console, config: TrainConfig) -> None:
+        self.console, self.config, self.live = console, config, console.is_terminal
+        self.steps = config.optimization.steps
         self.bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=30),
@@ -29,7 +35,7 @@ class TrainProgress:
             console=console,
             disable=not self.live,
         )
-        self.task = self.bar.add_task("train", total=steps, figures="", going="loading")
+        self.task = self.bar.add_task("train", total=self.steps, figures="", going="loading")
 
     def __enter__(self) -> "TrainProgress":
         self.bar.start()
@@ -44,6 +50,17 @@ class TrainProgress:
         self.bar.update(self.task, completed=step, figures=line, going="")
         if not self.live:
             print_line(self.console, f"step {step}/{self.steps}  {line}")
+        if metrics.get("judges/parted"):
+            self._warn(step)
+
+    def _warn(self, step: int) -> None:
+        from comity.training.parting import describe_parting, find_partings
+
+        rows = [row for row in read_metrics(self.config.run) if row["step"] <= step]
+        if any(row.get("judges/parted") for row in rows if row["step"] < step):
+            return
+        words = describe_parting(find_partings(rows, self.config.judges), self.config.judges.parted_steps)
+        print_line(self.console, f"warning: {words}; read dialogues of the last steps, see docs/judges.md")
 
     def on_progress(self, negotiations: Sequence[Negotiation]) -> None:
         """Show how many dialogues of the step are still going; once all have ended, the policy learns."""
@@ -84,8 +101,8 @@ class EvaluateProgress:
 class DemoProgress:
     """Show a demo: the training steps, then both sides of the comparison; its methods are callbacks of `run_demo`."""
 
-    def __init__(self, console: Console, steps: int) -> None:
-        self.train, self.sides = TrainProgress(console, steps), EvaluateProgress(console)
+    def __init__(self, console: Console, config: TrainConfig) -> None:
+        self.train, self.sides = TrainProgress(console, config), EvaluateProgress(console)
 
     def __enter__(self) -> "DemoProgress":
         self.train.__enter__()

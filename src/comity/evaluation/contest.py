@@ -48,6 +48,10 @@ OnBatch = Callable[[str, int, int, Sequence[Negotiation]], None]
 """Gets the players and decoding of the batch, the dialogues written so far, all there will be, and the batch."""
 
 
+FREE_JUDGES = frozenset({"preference", "max_unscored_share", "parted", "parted_steps", "parted_errors"})
+"""Settings of judges that change no dialogue: pairs are compared later, the others are about training."""
+
+
 def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> list[Row]:
     """Play what `config.out` still lacks of a comparison of models and return all its dialogues.
 
@@ -161,8 +165,7 @@ def _describe_contest(
         "heads_sha256": hash_heads(config.judges),
         **{f"model.{key}": value for key, value in plain["model"].items() if key not in ("adapter", "device")},
         **{f"negotiation.{key}": value for key, value in plain["negotiation"].items()},
-        # Pairs are compared later, and another share of missing verdicts changes none of them.
-        **{f"judges.{k}": v for k, v in plain["judges"].items() if k not in ("preference", "max_unscored_share")},
+        **{f"judges.{key}": value for key, value in plain["judges"].items() if key not in FREE_JUDGES},
     }
     texts: dict[str, Any] = {
         kind: hashlib.sha256(repr(tuple(scenarios)).encode()).hexdigest() for kind, scenarios in tasks.items()

@@ -14,7 +14,15 @@ from comity.judges.signs import summarize_signs
 from comity.report.charts import CHARTS, averaging_window
 from comity.report.dialogues import choose_pairs, choose_training, read_dialogues
 from comity.report.figures import draw_chart, draw_forest, embed_svg, read_series, save_figure
-from comity.report.tables import Change, Sign, show, tabulate_changes, tabulate_settings, tabulate_signs
+from comity.report.tables import (
+    Change,
+    Sign,
+    show,
+    tabulate_changes,
+    tabulate_settings,
+    tabulate_signs,
+    word_parting,
+)
 from comity.runs import read_json, read_metrics
 
 BOOTSTRAP_SEED = 0
@@ -64,6 +72,7 @@ def write_report(run: Path) -> Path:
         name=run.resolve().name,
         facts=_list_facts(metrics, config.get("settings", {})),
         figures=_draw_figures(run / "figures", metrics, evaluation),
+        parting=word_parting(*read_series(metrics, "judges/parted")),
         window=averaging_window(len(metrics)),
         steps=len(metrics),
         evaluation=evaluation,
@@ -140,4 +149,6 @@ def _list_facts(metrics: Sequence[Mapping[str, float | None]], settings: Mapping
     _, unscored = read_series(metrics, "unscored/share")
     if unscored:
         facts.append(("unscored", show(sum(unscored) / len(unscored), "share")))
+    if parting := word_parting(*read_series(metrics, "judges/parted")):
+        facts.append(("judges", parting))
     return facts

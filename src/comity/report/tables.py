@@ -1,6 +1,6 @@
 """Turn results into table rows of plain words, ready to be shown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,16 @@ def tabulate_signs(before: Mapping[str, float], after: Mapping[str, float]) -> l
 def tabulate_settings(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return nested settings as rows of dotted name and value; lists of plain values stay on one row."""
     return list(_flatten(settings, prefix))
+
+
+def word_parting(steps: Sequence[float], parted: Sequence[float]) -> str:
+    """Return whether and since when the judges of a run part (`judges/parted` over steps), "" before that is known."""
+    if not steps:
+        return ""
+    when = [step for step, value in zip(steps, parted, strict=True) if value]
+    if not when:
+        return "agree"
+    return f"part since step {when[0]:.0f}" if parted[-1] else f"parted in step {when[0]:.0f}, not at the end"
 
 
 def show(value: float | int | None, kind: str = "number", signed: bool = False) -> str:

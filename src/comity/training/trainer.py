@@ -9,7 +9,6 @@ step's dialogues, and the first one writes the run directory.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel
 from comity.config import OptimizationConfig, TrainConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
-from comity.errors import ComityError, ConfigError
+from comity.errors import ComityError, ConfigError, JudgeError
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -59,6 +58,7 @@ from comity.training.distributed import (
     share_of,
 )
 from comity.training.opponent import seat_players
+from comity.training.parting import describe_parting, find_partings, summarize_parting
 from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.samples import make_samples
 from comity.training.trackers import open_trackers
@@ -125,7 +125,8 @@ def run_steps(session: Session, on_step: OnStep | None = None, on_progress: OnPr
     done = 0 if begin is None else restore(begin, session.optimizer)
     trackers = open_trackers(config) if writes else []
     budget = config.optimization.token_budget
-    sampled = run_on_writer(session.processes, lambda: _count_sampled(config.run))
+    history = run_on_writer(session.processes, lambda: read_metrics(config.run))
+    sampled = sum(row.get("sampled/tokens", 0.0) for row in history)
     for step in range(done + 1, config.optimization.steps + 1):
         if budget and sampled >= budget:
             break
@@ -138,18 +139,23 @@ def run_steps(session: Session, on_step: OnStep | None = None, on_progress: OnPr
             raise
         sampled += metrics["sampled/tokens"]
         is_last = step == config.optimization.steps or bool(budget and sampled >= budget)
+        partings = find_partings([*history, metrics], config.judges)
+        metrics |= summarize_parting(partings)
+        history.append(metrics)
+        pauses = config.judges.parted == "pause" and not is_last and any(parting.parted for parting in partings)
         if writes:
             append_metrics(config.run, metrics)
         for track in trackers:
             track(step, metrics)
-        if writes and (step % config.save_every == 0 or is_last):
+        if writes and (step % config.save_every == 0 or is_last or pauses):
             save_checkpoint(config.run, step, session.model, session.optimizer, config.keep_checkpoints)
         if on_step is not None:
             on_step(step, metrics)
-
-
-def _count_sampled(run: Path) -> float:
-    return sum(row.get("sampled/tokens", 0.0) for row in read_metrics(run))
+        if pauses:
+            raise JudgeError(
+                f"judges.parted is pause and {describe_parting(partings, config.judges.parted_steps)}; checkpoint-"
+                f"{step} is kept: read dialogues of the last steps, and go on with --judges.parted warn --resume"
+            )
 
 
 def _find_beginning(session: Session) -> Checkpoint | None:

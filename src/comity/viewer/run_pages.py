@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from comity.errors import RunError
-from comity.report.tables import tabulate_changes, tabulate_settings, tabulate_signs
+from comity.report.tables import tabulate_changes, tabulate_settings, tabulate_signs, word_parting
 from comity.runs import read_json
 from comity.viewer import comparison, pages
 from comity.viewer.library import RunEntry, RunOverview, read_config
@@ -131,6 +131,8 @@ def list_facts(overview: RunOverview) -> list[tuple[str, str]]:
         value = table.latest(key)
         if value is not None:
             facts.append((name, show_number(value, percent)))
+    if parting := word_parting(*table.series("judges/parted")):
+        facts.append(("judges", parting))
     return facts
 
 
