@@ -1,11 +1,15 @@
 """A step needs verdicts enough, and says what they cost."""
 
+import dataclasses
+
 import pytest
 
 from comity.access import Spend
+from comity.cli.progress import describe_step
 from comity.errors import JudgeError
-from comity.training.verdicts import require_verdicts, summarize_spend
-from comity.types import Check, Judged, Negotiation, Scenario, Verdict
+from comity.training.summaries import count_unwatched
+from comity.training.verdicts import count_since, require_verdicts, summarize_passed_on, summarize_spend
+from comity.types import Check, Completion, Judged, Negotiation, Scenario, Verdict
 
 SCENARIO = Scenario("d", "d", "everyday", (), "train")
 
@@ -42,5 +46,34 @@ def test_spend_of_a_step_is_what_was_added():
         Spend("r", "a", "m", calls=5, dollars=0.75, failed=1),
         Spend("r", "b", "m", calls=1, unpriced=1),
     ]
-    assert summarize_spend(before, after) == {"spend/calls": 4.0, "spend/dollars": 0.25, "spend/unpriced": 1.0}
+    assert summarize_spend(before, after) == {
+        "spend/calls": 4.0, "spend/dollars": 0.25, "spend/unpriced": 1.0, "spend/failed": 1.0,
+    }  # fmt: skip
     assert summarize_spend(after, after) == {"spend/calls": 0.0, "spend/dollars": 0.0}
+
+
+def test_answers_that_nobody_watched_are_counted():
+    written = Negotiation(SCENARIO, ending="agreed", completion=Completion("By turns."))
+    items = [Judged(written, (), 3.0, heldout_score=score) for score in (1.0, None, 2.0, 0.0)]
+    items += [Judged(Negotiation(SCENARIO, ending="no_agreement"), (), 0.0)]
+    items += [Judged(dataclasses.replace(written, ending="failed"), (), None)]
+    assert count_unwatched(items) == {"unscored/heldout_share": 0.25}
+    assert count_unwatched(items[4:]) == {}
+
+
+def test_what_was_passed_on_is_counted_over_all_processes():
+    before, after = {"agency": (10, 4)}, {"agency": (18, 6), "agreement": (8, 0)}
+    first = count_since(before, after)
+    assert first == {"agency": (8, 2), "agreement": (8, 0)}
+    assert summarize_passed_on([first, {"agency": (8, 4), "agreement": (0, 0)}]) == {
+        "passed_on/agency": 6.0, "passed_on/agency_share": 6 / 16, "passed_on/agreement": 0.0,
+        "passed_on/agreement_share": 0.0,
+    }  # fmt: skip
+    assert summarize_passed_on([{"agency": (0, 0)}]) == {"passed_on/agency": 0.0}
+    assert summarize_passed_on([{}, {}]) == {}
+
+
+def test_missing_verdicts_are_told_with_the_step():
+    line = describe_step({"reward/mean": 2.0, "unscored/share": 0.25, "time/step_seconds": 1.0})
+    assert line == "reward 2.00  agreement –  rounds –  unscored 25 %  1.0 s"
+    assert "unscored" not in describe_step({"unscored/share": 0.0})

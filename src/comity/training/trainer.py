@@ -22,7 +22,7 @@ from comity.errors import ComityError, ConfigError, JudgeError
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
-from comity.negotiation.protocol import rounds_played, start
+from comity.negotiation.protocol import start
 from comity.runs import (
     append_metrics,
     create_run,
@@ -61,9 +61,15 @@ from comity.training.opponent import seat_players
 from comity.training.parting import describe_parting, find_partings, summarize_parting
 from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.samples import make_samples
+from comity.training.summaries import count_sampled_tokens, count_unwatched, summarize_rewards
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
-from comity.training.verdicts import count_since, require_verdicts, summarize_passed_on, summarize_spend
+from comity.training.verdicts import (
+    count_since,
+    require_verdicts,
+    summarize_passed_on,
+    summarize_spend,
+)
 from comity.types import Judged, Negotiation
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -203,6 +209,8 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     with clock.measure("update"):
         update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
     told = run_on_writer(processes, lambda: _write_dialogues(session, step, everyone, rewards_SG, advantages_SG))
+    if session.panel.heldout_agency is not None:
+        told |= count_unwatched(everyone)
     if session.panel.costs_money:
         told |= run_on_writer(processes, lambda: summarize_spend(spent, session.panel.read_spend()))
     passed = summarize_passed_on(processes.gather(count_since(passed_before, session.panel.count_passed_on())))
@@ -228,15 +236,6 @@ def _write_dialogues(
     return summarize_rewards(judged, rewards_SG, advantages_SG) | signs | sampled
 
 
-def count_sampled_tokens(judged: Judged) -> int:
-    """Return how many tokens the models of a dialogue sampled: messages of both seats and the joint answer."""
-    negotiation = judged.negotiation
-    texts = [turn.completion for turn in negotiation.turns]
-    if negotiation.completion is not None and negotiation.ending != "answered":  # a solo answer is its one turn
-        texts.append(negotiation.completion)
-    return sum(len(text.token_ids) for text in texts)
-
-
 def _largest(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     # Time and memory of the slowest and the largest process: they are what a run waits for and what has to fit.
     return {key: max(part[key] for part in parts) for key in parts[0]} | {"process/count": float(len(parts))}
@@ -257,39 +256,3 @@ def _play_groups(session: Session, step: int, clock: Clock, on_progress: OnProgr
         always_complete=not config.optimization.agreement_gate,
         on_progress=on_progress,
     )
-
-
-def summarize_rewards(
-    judged: Sequence[Judged], rewards_SG: NDArray[np.float64], advantages_SG: NDArray[np.float64]
-) -> dict[str, float]:
-    """Return reward, agreement and zero-reward metrics of one step; means are over scored rollouts only."""
-    flat, advantages = rewards_SG.ravel(), advantages_SG.ravel()
-    scored = ~np.isnan(flat)
-    metrics = {"unscored/share": float(1 - scored.mean())}
-    if scored.any():
-        metrics["reward/mean"] = float(flat[scored].mean())
-    groups = [group[~np.isnan(group)] for group in rewards_SG if not np.isnan(group).all()]
-    for name, reduce in (("min", np.min), ("mean", np.mean), ("max", np.max)):
-        if groups:
-            metrics[f"reward/group_{name}"] = float(np.mean([reduce(group) for group in groups]))
-    agreed = np.array([item.negotiation.ending in ("agreed", "answered") for item in judged])
-    flat_groups = np.repeat(~(advantages_SG != 0).any(axis=1), rewards_SG.shape[1])
-    metrics |= {
-        "agreement/rate": float(agreed[scored].mean()) if scored.any() else float("nan"),
-        "zero/flat_groups": float(flat_groups.mean()),
-        "zero/failed_in_mixed": float((~agreed & scored & ~flat_groups).mean()),
-        "zero/used": float((agreed & (advantages != 0)).mean()),
-    }
-    metrics |= _means(
-        {
-            "agreement/rounds": [rounds_played(j.negotiation) for j, a in zip(judged, agreed, strict=True) if a],
-            "agreement/heldout_rate": [j.heldout_agreed for j in judged if j.heldout_agreed is not None],
-            "score/mean": [v.score for j in judged for v in j.verdicts if v.score is not None],
-            "score/heldout_mean": [j.heldout_score for j in judged if j.heldout_score is not None],
-        }
-    )
-    return {key: value for key, value in metrics.items() if not np.isnan(value)}
-
-
-def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {key: float(np.mean(items)) for key, items in values.items() if items}

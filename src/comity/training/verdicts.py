@@ -31,13 +31,15 @@ def _find_reason(judged: Judged) -> str:
 
 
 def summarize_spend(before: Sequence[Spend], after: Sequence[Spend]) -> dict[str, float]:
-    """Return what one step paid for: calls and dollars, and the calls whose price is unknown where there are any."""
+    """Return what one step paid for: calls and dollars; where there are any, calls without a price or without reply."""
     metrics = {
         "spend/calls": float(sum(s.calls for s in after) - sum(s.calls for s in before)),
         "spend/dollars": sum(s.dollars for s in after) - sum(s.dollars for s in before),
     }
-    unpriced = sum(s.unpriced for s in after) - sum(s.unpriced for s in before)
-    return metrics | ({"spend/unpriced": float(unpriced)} if unpriced else {})
+    for name in ("unpriced", "failed"):
+        added = sum(getattr(s, name) for s in after) - sum(getattr(s, name) for s in before)
+        metrics |= {f"spend/{name}": float(added)} if added else {}
+    return metrics
 
 
 Counts = Mapping[str, tuple[int, int]]
