@@ -53,6 +53,20 @@ def test_the_price_of_judges_by_hand(tmp_path):
     assert make_plan(dataclasses.replace(config, judges=two), H100, 1, Expectation()).typical.judge_dollars is None
 
 
+def test_the_price_of_doubtful_rows_and_of_who_watches(tmp_path):
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[dollars_per_million_tokens]\n"openai/x" = { input = 0.0, output = 100.0 }\n')
+    judges = JudgeConfig(agency="head:heads+openai/x", heldout=False, ask_share=0.25)
+    config = dataclasses.replace(QWEN, judges=judges, access=AccessConfig(prices=str(prices)))
+    # 16 dialogues with one answer, a quarter of them passed on; 60 tokens a verdict at 100 dollars a million.
+    plan = make_plan(config, H100, 1, Expectation())
+    assert plan.typical.judge_dollars == pytest.approx(16 * 0.25 * 60 * 100 / 1e6)
+    # Who watches reads the last round and the answer of each: 32 more.
+    watched = dataclasses.replace(judges, heldout=True, heldout_judge="openai/x")
+    plan = make_plan(dataclasses.replace(config, judges=watched), H100, 1, Expectation())
+    assert plan.typical.judge_dollars == pytest.approx((16 * 0.25 + 32) * 60 * 100 / 1e6)
+
+
 def test_a_plan_that_does_not_fit_says_what_would():
     small = custom_device(40, 300, 1500)
     plan = make_plan(QWEN, small, 1, Expectation())

@@ -101,14 +101,19 @@ def _check_judges(config: TrainConfig) -> str:
     from comity.access import open_access
     from comity.judges.head import load_head
     from comity.judges.labels import Kind
-    from comity.judges.named import HUGGING_FACE, find_head, list_judges, place_judge
+    from comity.judges.named import HUGGING_FACE, Head, find_head, list_judges, place_judge
     from comity.judges.panel import SELF_JUDGE
 
     # The store is not opened: a file that is not there yet shall not appear.
     access = dataclasses.replace(config.access, cache="none")
     found: dict[str, str] = {}
-    kinds: tuple[tuple[Kind, str], ...] = (("agreement", config.judges.agreement), ("agency", config.judges.agency))
-    for kind, setting in kinds:
+    judges = config.judges
+    wanted: list[tuple[Kind, Head, str]] = [
+        ("agreement", "training", judges.agreement), ("agency", "training", judges.agency),
+    ]  # fmt: skip
+    if judges.heldout:
+        wanted += [("agreement", "heldout", judges.heldout_judge), ("agency", "heldout", judges.heldout_judge)]
+    for kind, which, setting in wanted:
         for name in list_judges([setting]):
             place = "the policy" if name == SELF_JUDGE else place_judge(name)
             if place == "external" and name not in found:
@@ -116,7 +121,7 @@ def _check_judges(config: TrainConfig) -> str:
             elif place == "local":
                 find_architecture(name.removeprefix(HUGGING_FACE))
             elif place == "head":
-                load_head(find_head(name, kind, "training"))
+                load_head(find_head(name, kind, which))
             found[name] = place
     return ", ".join(f"{name} ({place})" for name, place in found.items())
 

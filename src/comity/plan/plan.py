@@ -115,17 +115,20 @@ def plan_step(
 
 
 def _price_dialogue(config: TrainConfig, workload: Workload, verdict_tokens: int, dialogues: int) -> float | None:
-    if {config.judges.agreement, config.judges.agency} == {EMBEDDED_JUDGE}:
+    judges, watching = config.judges, config.judges.heldout_judge if config.judges.heldout else EMBEDDED_JUDGE
+    if {judges.agreement, judges.agency, watching} == {EMBEDDED_JUDGE}:
         return 0.0
     from comity.judges.named import place_judge, split_cascade, split_names  # loads much: not for other plans
 
     prices, dollars = load_prices(config.access.prices), 0.0
     for setting, tokens in (
-        (config.judges.agreement, workload.agreement_tokens), (config.judges.agency, workload.agency_tokens),
+        (judges.agreement, workload.agreement_tokens), (judges.agency, workload.agency_tokens),
+        # Who watches reads the last round and the joint answer.
+        (watching, (*workload.agreement_tokens[-1:], *workload.agency_tokens)),
     ):  # fmt: skip
         for name in split_names(setting):
             first, other = split_cascade(name)
-            asked, share = (first, 1.0) if other is None else (other, config.judges.ask_share)
+            asked, share = (first, 1.0) if other is None else (other, judges.ask_share)
             if place_judge(asked) != "external":
                 continue
             price = find_price(prices, asked)
