@@ -67,7 +67,7 @@ def test_a_judge_behind_an_address_is_opened_but_not_asked(config, tmp_path, mon
     monkeypatch.setenv("OPENAI_API_KEY", "not a key")
     found = outcomes(judged)["judges"]
     assert found.passed
-    assert found.detail == "openai/gpt-4.1-mini (external)"
+    assert found.detail == "openai/gpt-4.1-mini (external), comity/embedded (embedded)"  # who watches
     assert list(tmp_path.iterdir()) == []  # no ledger either
 
 
