@@ -11,9 +11,9 @@ from markupsafe import Markup
 from comity.errors import RunError
 from comity.evaluation.statistics import compare
 from comity.judges.signs import summarize_signs
-from comity.report.charts import CHARTS
+from comity.report.charts import CHARTS, averaging_window
 from comity.report.dialogues import choose_pairs, choose_training, read_dialogues
-from comity.report.figures import averaging_window, draw_chart, draw_forest, embed_svg, read_series, save_figure
+from comity.report.figures import draw_chart, draw_forest, embed_svg, read_series, save_figure
 from comity.report.tables import Change, Sign, show, tabulate_changes, tabulate_settings, tabulate_signs
 from comity.runs import read_json, read_metrics
 
