@@ -200,7 +200,7 @@ def test_the_list_page_filters_sorts_and_marks(run, tmp_path):
 
 def test_one_negotiation_as_a_chat(run, tmp_path):
     client = open_viewer(run.parent, tmp_path / "cache")
-    page = client.get("/runs/one/negotiations/train/1/1").text
+    page = client.get("/runs/one/negotiations/train/2/1").text
     assert "You count costs." in page
     assert "Half for each." in page
     assert "in the loss, advantage +0.00" in page  # seat A is trained
@@ -209,6 +209,9 @@ def test_one_negotiation_as_a_chat(run, tmp_path):
     assert "mean reward 1.00" in page  # (0 + 1 + 2) / 3, the unscored one left out
     assert page.count('class="rollouts"') == 1
     assert "No tokens are stored" in page
+    shaded = client.get("/runs/one/negotiations/train/1/1").text
+    assert "No tokens are stored" not in shaded
+    assert [shaded.count(f'class="lp{shade}" title=') for shade in range(7)] == [2] * 7
     assert "unscored" in client.get("/runs/one/negotiations/train/1/3").text
     assert client.get("/runs/one/negotiations/train/1/99").status_code == 404
     assert client.get("/runs/one/negotiations/metrics/1/0").status_code == 404

@@ -161,7 +161,10 @@ def test_a_stack_adds_up_over_the_steps_that_all_know():
         Curve("c", [2, 3], [0.5] * 2, "z"),
     ]
     plot = draw_chart(chart, curves)
-    assert [line.last for line in plot.lines] == ["20.0 %", "50.0 %", "100.0 %"]
+    # The lines stand at 0.2, 0.5 and 1.0; the figures are those of each alone.
+    heights = [float(line.points.split()[-1].split(",")[1]) for line in plot.lines]
+    assert heights == pytest.approx([204 - 194 * share for share in (0.2, 0.5, 1.0)], abs=0.06)
+    assert [line.last for line in plot.lines] == ["20.0 %", "30.0 %", "50.0 %"]
     assert len(plot.areas) == 3
 
 

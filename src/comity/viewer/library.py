@@ -102,6 +102,11 @@ def read_config(run: Path) -> dict[str, Any]:
     return content
 
 
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run directory or the output of an evaluation."""
+    return any((folder / mark).exists() for mark in MARKS)
+
+
 def _name_runs(root: Path) -> Iterator[RunEntry]:
     taken: set[str] = set()
     for path in _find_runs(root, 0):
@@ -114,7 +119,7 @@ def _name_runs(root: Path) -> Iterator[RunEntry]:
 
 
 def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
-    if any((folder / mark).exists() for mark in MARKS):
+    if is_run(folder):
         yield folder
         return
     if depth == DEEPEST:

@@ -53,7 +53,9 @@ def show_rows(request: Request, run_id: str) -> Response:
     index = index_of(request, entry)
     state = index.refresh()
     version = f"{index.generation()}|{state}|{request.url.query}"
-    return pages.render_fragment(request, "negotiation_rows.html.j2", _list_context(request, entry, index), version)
+    return pages.render_fragment(
+        request, "negotiation_rows.html.j2", version, lambda: _list_context(request, entry, index)
+    )
 
 
 @router.get("/runs/{run_id}/negotiations/{part}/{step}/{place}")

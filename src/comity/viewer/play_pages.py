@@ -189,7 +189,7 @@ def _start_context(request: Request, scenario: Scenario, seats: tuple[str, str])
     players = viewer.cast.list_players()
     return {
         "scenario": scenario,
-        "seats": (seats[0] or HUMAN, seats[1] or players[0].id),
+        "seats": (seats[0] or HUMAN, seats[1] or players[min(1, len(players) - 1)].id),
         "players": players,
         "human": HUMAN,
         "games": [(game, describe_status(game)) for game in viewer.games.list_games()],

@@ -202,9 +202,9 @@ def _count(viewer: Viewer, study: Study, rater: str) -> tuple[Study, int, int, i
 
 
 def _list_sources(viewer: Viewer) -> Sequence[tuple[str, str]]:
-    # Evaluations first: both kinds of comparison need them.
+    order = {"before": 0, "after": 1, "train": 3}
     found = [(entry.id, part) for entry in viewer.library.entries() for part in list_parts_of(entry.path)]
-    found.sort(key=lambda item: item[1] == "train")
+    found.sort(key=lambda item: order.get(item[1], 2))
     return [(f"{part}@{run}", f"{run}, {'training' if part == 'train' else part}") for run, part in found]
 
 

@@ -1,7 +1,6 @@
 """How the viewer is served, and what it plays with."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from comity.config import JudgeConfig, ModelConfig, NegotiationConfig
 from comity.errors import ConfigError
@@ -44,8 +43,3 @@ class ViewConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: choose 0 or more")
         if bool(self.export) != bool(self.out):
             raise ConfigError("export and out belong together: give --export RUN --out FOLDER")
-
-
-def ratings_path(config: ViewConfig, root: Path) -> Path:
-    """Return the SQLite file of human ratings."""
-    return Path(config.ratings) if config.ratings else root / "ratings.sqlite"
