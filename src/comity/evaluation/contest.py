@@ -87,7 +87,8 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
 def require_scored(rows: Sequence[Row], limit: float) -> None:
     """Raise JudgeError when a larger share of dialogues than `limit` has no reward.
 
-    A judge that is away would leave them unscored for ever. The dialogues are then not written, so that the same command judges them once it is back.
+    A judge that is away would leave them unscored for ever. The dialogues are then not written, so the same command
+    judges them once it is back.
     """
     unscored = sum(row["reward"] is None for row in rows)
     if unscored > limit * len(rows):
