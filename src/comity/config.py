@@ -206,7 +206,7 @@ class TrainConfig:
     trackers: tuple[str, ...] = ()
     """Besides metrics.jsonl: tensorboard, trackio, wandb."""
     store_tokens: bool = False
-    """Write every sampled token with its log-probability into the negotiation files, for the viewer."""
+    """Write every sampled token with its log-probability before and after the step, for the viewer; slower."""
     resume: bool = False
     """Continue the run directory from its last checkpoint."""
     process_timeout_seconds: int = 1800

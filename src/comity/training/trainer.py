@@ -60,6 +60,7 @@ from comity.training.distributed import (
 )
 from comity.training.opponent import seat_players
 from comity.training.policy import PolicyOptimizer, load_policy
+from comity.training.reread import Reread, reread_dialogues
 from comity.training.samples import make_samples
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
@@ -196,7 +197,14 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     pad_id = session.engine.tokenizer.pad_token_id
     with clock.measure("update"):
         update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
-    told = run_on_writer(processes, lambda: _write_dialogues(session, step, everyone, rewards_SG, advantages_SG))
+    reread: list[Reread] = []
+    if config.store_tokens:
+        budget = settings.micro_batch_tokens
+        own = reread_dialogues(session.model, judged, config.negotiation, budget, pad_id)
+        reread = [item for part in processes.gather_on_writer(own) for item in part]
+    told = run_on_writer(
+        processes, lambda: _write_dialogues(session, step, everyone, reread, rewards_SG, advantages_SG)
+    )
     if session.panel.costs_money:
         told |= run_on_writer(processes, lambda: summarize_spend(spent, session.panel.read_spend()))
     return {"step": float(step)} | told | update | _largest(processes.gather(clock.metrics()))
@@ -206,14 +214,15 @@ def _write_dialogues(
     session: Session,
     step: int,
     judged: Sequence[Judged],
+    reread: Sequence[Reread],
     rewards_SG: NDArray[np.float64],
     advantages_SG: NDArray[np.float64],
 ) -> dict[str, float]:
     config = session.config
     token_text = session.engine.token_text if config.store_tokens else None
     rows = [
-        negotiation_row(item, advantage, token_text)
-        for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)
+        negotiation_row(item, advantage, token_text, again)
+        for item, advantage, again in zip(judged, advantages_SG.ravel(), reread or [()] * len(judged), strict=True)
     ]
     write_negotiations(config.run, step, rows)
     signs = {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
