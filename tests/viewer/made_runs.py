@@ -49,8 +49,11 @@ def write_step(run, step, reward_mean=1.0, scenarios=2):
     The first step has its tokens stored.
     """
     token_text = (lambda token: f" t{token}") if step == 1 else None
+    moved = LOGPROBS - np.array([0.0, 0.1, -0.3, -1.0, 0.1, -0.3, 1.0], np.float32)
     rows = [
-        negotiation_row(judge_made(f"day-{step:03d}/pair-{place}", sample, reward), float(sample - 1), token_text)
+        negotiation_row(
+            judge_made(f"day-{step:03d}/pair-{place}", sample, reward), float(sample - 1), token_text, [moved, moved]
+        )
         for place in range(scenarios)
         for sample, reward in enumerate((0.0, 1.0, 2.0, None))
     ]

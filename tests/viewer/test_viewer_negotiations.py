@@ -17,11 +17,12 @@ from comity.errors import RunError
 from comity.negotiation.protocol import seat_messages
 from comity.runs import negotiation_row, truncate_run, write_negotiations
 from comity.types import Completion, Turn
-from comity.viewer.dialogue import Rules, lay_out, list_tokens
+from comity.viewer.dialogue import Rules, lay_out
 from comity.viewer.excerpts import cut_excerpt
 from comity.viewer.index import RunIndex, open_index
 from comity.viewer.query import Filter, find_group, find_page, find_pairs, find_record, list_parts, match_expression
 from comity.viewer.sources import read_row
+from comity.viewer.tokens import list_tokens
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -211,7 +212,8 @@ def test_one_negotiation_as_a_chat(run, tmp_path):
     assert "No tokens are stored" in page
     shaded = client.get("/runs/one/negotiations/train/1/1").text
     assert "No tokens are stored" not in shaded
-    assert [shaded.count(f'class="lp{shade}" title=') for shade in range(7)] == [2] * 7
+    assert [len(re.findall(rf'class="lp{shade} (?:up|down)\d[^"]*" title=', shaded)) for shade in range(7)] == [2] * 7
+    assert "more likely now" in shaded
     assert "unscored" in client.get("/runs/one/negotiations/train/1/3").text
     assert client.get("/runs/one/negotiations/train/1/99").status_code == 404
     assert client.get("/runs/one/negotiations/metrics/1/0").status_code == 404
@@ -294,9 +296,24 @@ def test_stored_tokens_are_shaded_with_their_figures():
     assert row["messages"][0]["sampled"] == {"ids": [5, 6], "texts": ["<5>", "<6>"], "logprobs": [-0.0513, -1.6094]}
     dialogue = lay_out(row, Rules(None, OptimizationConfig()))
     first, second = dialogue.rounds[0].speeches[0].tokens
-    assert (first.text, first.shade, second.shade) == ("<5>", 0, 3)
-    assert second.hint == "log-probability −1.61, probability 20.0 % · in the loss, advantage −0.50"
+    assert (first.text, first.classes, second.classes) == ("<5>", "lp0 lose1", "lp3 lose1")
+    assert second.hint == "log-probability −1.61 (20.0 %) when it was sampled · in the loss, advantage −0.50"
     assert dialogue.has_tokens
+    assert not dialogue.has_changes
+
+
+def test_what_the_step_changed_is_told_and_shaded():
+    # e^-1.6094 = 20 %, e^-0.6931 = 50 %: the change of 0.92 is above 0.7, a factor of 2.5.
+    old, new = [-1.6094, -0.6931, -0.01], [-0.6931, -1.6094, None]
+    first, second, third = list_tokens({"texts": ["a", "b", "c"], "logprobs": old, "new_logprobs": new}, True, 1.5)
+    assert (first.classes, second.classes, third.classes) == ("lp3 up3 win3", "lp2 down3 win3", "lp0 win3")
+    assert first.hint == (
+        "log-probability −1.61 (20.0 %) when it was sampled, −0.69 (50.0 %) after the step, +0.92 · "
+        "in the loss, advantage +1.50"
+    )
+    (quiet,) = list_tokens({"texts": ["a"], "logprobs": [-1.0], "new_logprobs": [-1.04]}, False, 1.5)
+    assert quiet.classes == "lp2 up0"
+    assert quiet.hint.endswith("−0.04 · not in the loss")
 
 
 def test_a_third_seat_is_shown_without_its_window():
