@@ -68,6 +68,7 @@ def test_every_negotiation_is_in_the_index_once(run, tmp_path):
         (Filter(ending="agreed"), 18), (Filter(ending="no_agreement"), 6), (Filter(ending="unscored"), 6),
         (Filter(ending="odd"), 0), (Filter(tier="everyday"), 24), (Filter(tier="professional"), 0),
         (Filter(reward_from=1.0), 12), (Filter(reward_from=0.5, reward_to=1.5), 6), (Filter(text="garden"), 24),
+        (Filter(score_from=0.5), 12), (Filter(score_from=0.5, score_to=1.5), 6),
         (Filter(text="sample 2"), 6), (Filter(text='"accept half"'), 24), (Filter(text='"half accept"'), 0),
         (Filter(text="gard*"), 24), (Filter(text="ga*"), 0), (Filter(text="GÀRDEN"), 24), (Filter(text='" AND *'), 18),
         (Filter(part="after"), 3), (Filter(part="nothing"), 0),

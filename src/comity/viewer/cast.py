@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 KEPT_MODELS = 2
 """Models in memory at once, beside the one that the judges read."""
 
+BOOKED_UNDER = "view"
+"""What the ledger books judges behind an address under."""
+
 
 @dataclass(frozen=True, slots=True)
 class Player:
@@ -121,7 +124,7 @@ class LocalCast:
                 torch.set_num_threads(self._config.threads)
             base = ModelConfig()
             engine = LocalEngine(load_model(base.name), load_tokenizer(base.name))
-            self._panel = build_panel(self._config.judges, engine, base)
+            self._panel = build_panel(self._config.judges, engine, base, self._config.access, BOOKED_UNDER)
         return self._panel
 
     def _judges(self, panel: "Panel") -> Judges:

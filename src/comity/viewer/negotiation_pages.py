@@ -170,6 +170,8 @@ def read_filter(query: QueryParams, parts: list[str]) -> Filter:
         ending=query.get("ending", ""),
         reward_from=_number(query, "reward_from"),
         reward_to=_number(query, "reward_to"),
+        score_from=_number(query, "score_from"),
+        score_to=_number(query, "score_to"),
         text=query.get("text", "").strip(),
     )
 

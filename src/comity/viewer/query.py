@@ -30,6 +30,8 @@ class Filter:
     ending: str = ""
     reward_from: float | None = None
     reward_to: float | None = None
+    score_from: float | None = None
+    score_to: float | None = None
     text: str = ""
 
 
@@ -171,6 +173,7 @@ def _conditions(wanted: Filter) -> tuple[str, Sequence[object]]:
     bounds = (
         ("step >= ?", wanted.step_from), ("step <= ?", wanted.step_to),
         ("reward >= ?", wanted.reward_from), ("reward <= ?", wanted.reward_to),
+        ("score >= ?", wanted.score_from), ("score <= ?", wanted.score_to),
     )  # fmt: skip
     found += [(condition, value) for condition, value in bounds if value is not None]
     if wanted.scenario:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from comity.config import JudgeConfig, ModelConfig, NegotiationConfig
+from comity.config import AccessConfig, JudgeConfig, ModelConfig, NegotiationConfig
 from comity.errors import ConfigError
 
 
@@ -32,6 +32,7 @@ class ViewConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
