@@ -114,7 +114,10 @@ class JudgeConfig:
     """Let the second pair of heads, never trained against, score the same dialogues."""
     copy_limit: float = 0.8
     """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
-
+    human: str = "none"
+    """Human ratings of answers that enter the reward: none, or a file of labels as the viewer exports them."""
+    human_share: float = 0.25
+    """The share of an answer's score that a head fitted on the human ratings gives; the judge gives the rest."""
     reply_tokens: int = 1024
     """Most tokens that a judge behind an address may write, thinking included."""
     max_unscored_share: float = 0.5
@@ -129,6 +132,8 @@ class JudgeConfig:
             raise ConfigError(f"judges.copy_limit is {self.copy_limit}: choose a number above 0 and at most 1")
         if not 0 <= self.max_unscored_share <= 1:
             raise ConfigError(f"judges.max_unscored_share is {self.max_unscored_share}: choose a number from 0 to 1")
+        if not 0 < self.human_share <= 1:
+            raise ConfigError(f"judges.human_share is {self.human_share}: choose a number above 0 and at most 1")
         for name in ("agreement", "agency"):
             words = [word.strip() for word in getattr(self, name).split(",")]
             if not all(words) or len(set(words)) < len(words):

@@ -12,6 +12,7 @@
 Rows are appended with one write and flushed to disk; on resume, rows and files after the checkpoint are dropped.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -23,10 +24,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from comity.config import TrainConfig, to_plain
 from comity.errors import RunError
 from comity.negotiation.protocol import rounds_played
 from comity.scenarios.rows import Row, write_rows
 from comity.types import Completion, Judged
+
+
+def describe_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings of a run as it records them; the human ratings carry a hash of what they are.
+
+    With other ratings in the same file a run would go on with another reward, so it refuses to resume.
+    """
+    plain = to_plain(config)
+    if config.judges.human != "none":
+        path = Path(config.judges.human)
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise RunError(f"judges.human {path}: cannot be read ({error.strerror}); give a JSONL file") from error
+        plain["judges"]["human"] = f"{path} sha256:{digest}"
+    return plain
 
 
 def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from comity.access import Spend
 from comity.config import AccessConfig, JudgeConfig, ModelConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import EMBEDDED
 from comity.judges.embedded import EMBEDDED_JUDGE
+from comity.judges.human import build_human_judge, mix_human_ratings, read_human_ratings
 from comity.judges.named import JudgeSources, open_sources, split_names
 from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
@@ -84,10 +86,13 @@ def build_panel(
 ) -> Panel:
     """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` when it is theirs.
 
-    What judges behind an address cost is booked under `run`.
+    What judges behind an address cost is booked under `run`. Human ratings are read before a model is loaded; raise
+    DataError when they are too few.
     """
+    if judges.human != "none":
+        read_human_ratings(Path(judges.human))
     names = {*split_names(judges.agreement), *split_names(judges.agency)}
-    names |= {EMBEDDED_JUDGE} if judges.heldout else set()
+    names |= {EMBEDDED_JUDGE} if judges.heldout or judges.human != "none" else set()
     names |= {judges.satisfaction} - {"none"}
     sources = open_sources(names - {SELF_JUDGE}, judges, engine if model.name == EMBEDDED else None, access, run)
     if SELF_JUDGE in names:
@@ -95,12 +100,21 @@ def build_panel(
         sources.local[SELF_JUDGE] = engine
     return Panel(
         agreement=sources.build_agreement(judges.agreement),
-        agency=sources.build_agency(judges.agency),
+        agency=_add_human_ratings(judges, sources),
         heldout_agreement=sources.build_agreement(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
         heldout_agency=sources.build_agency(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
         satisfaction=None if judges.satisfaction == "none" else sources.build_satisfaction(judges.satisfaction),
         sources=sources,
     )
+
+
+def _add_human_ratings(judges: JudgeConfig, sources: JudgeSources) -> AgencyJudge:
+    agency = sources.build_agency(judges.agency)
+    if judges.human == "none":
+        return agency
+    assert sources.base is not None
+    human = build_human_judge(sources.base, Path(judges.human), judges.copy_limit)
+    return mix_human_ratings(agency, human, judges.human_share)
 
 
 def _answer(negotiation: Negotiation) -> Answer:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from comity.config import OptimizationConfig, TrainConfig, to_plain
+from comity.config import OptimizationConfig, TrainConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
 from comity.errors import ComityError, ConfigError
@@ -27,6 +27,7 @@ from comity.negotiation.protocol import rounds_played, start
 from comity.runs import (
     append_metrics,
     create_run,
+    describe_settings,
     negotiation_row,
     read_metrics,
     truncate_run,
@@ -102,7 +103,7 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     # The run directory comes last: a mistyped model leaves nothing behind.
     session = open_session(config, dilemmas, pairs, processes)
     with closing(session.panel):
-        run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
+        run_on_writer(processes, lambda: create_run(config.run, describe_settings(config), config.resume))
         run_steps(session, on_step, on_progress)
     processes.close()
     return session
