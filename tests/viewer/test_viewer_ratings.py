@@ -91,8 +91,10 @@ def test_left_and_right_are_turned_back_into_the_sources(client, runs):
     for rating in store.list_ratings(made):
         # Who pressed left prefers the first answer unless the sides were swapped.
         assert rating.value == float(is_swapped(made, "Ada L.", rating.item))
+    # Left was preferred each time, and `first` says which side was left.
     assert {row["preferred"] for row in rows} == {"a", "b"}
-    assert {row["from_a"] for row in rows} == {"small before"}
+    assert all(row["preferred"] == row["first"] for row in rows)
+    assert {row["author_a"] for row in rows} == {"small before"}
 
 
 def test_the_latest_rating_is_taken_back_and_nothing_is_lost(client, runs):

@@ -5,7 +5,7 @@ the judges said of them, is in the results alone, and there for rated items only
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote
 
@@ -19,7 +19,7 @@ from comity.viewer.rater_agreement import compare_judges, compare_raters, count_
 from comity.viewer.ratings import KINDS, Item, Kind, Rating, Study, is_swapped, next_item, read_name
 from comity.viewer.sources import list_parts_of
 from comity.viewer.state import Viewer, require_run, viewer_of
-from comity.viewer.studies import MOST_ITEMS, RatedSource, draw_items, write_labels
+from comity.viewer.studies import MOST_ITEMS, RatedSource, draw_items, write_audit_rows, write_labels
 
 router = APIRouter()
 
@@ -134,11 +134,25 @@ def show_results(request: Request, study_id: int) -> Response:
 
 @router.get("/rate/{study_id}/labels.jsonl")
 def export_labels(request: Request, study_id: int, part: Literal["train", "heldout"] = "heldout") -> Response:
-    """Return the ratings that stand as JSONL."""
+    """Return the ratings that stand as JSONL, one row a rating."""
     study = _require_study(request, study_id)
     rows = write_labels(study, viewer_of(request).ratings.list_ratings(study), part)
+    return _download(rows, f"{study.kind}-{study.id}-{part}.jsonl")
+
+
+@router.get("/rate/{study_id}/audit.jsonl")
+def export_audit_rows(request: Request, study_id: int) -> Response:
+    """Return the rated items with all their ratings and the judges' verdicts as JSONL, one row an item."""
+    study = _require_study(request, study_id)
+    if study.kind == "preference":
+        raise HTTPException(404, "Comparisons are audited as they are: take labels.jsonl.")
+    rows = write_audit_rows(study, viewer_of(request).ratings.list_ratings(study))
+    return _download(rows, f"{study.kind}-{study.id}-audit.jsonl")
+
+
+def _download(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    headers = {"content-disposition": f'attachment; filename="{study.kind}-{study.id}.jsonl"'}
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(text.encode("utf-8", "backslashreplace"), media_type="application/jsonl", headers=headers)
 
 
