@@ -14,6 +14,7 @@ from comity.runs import negotiation_row, read_negotiations
 from comity.scenarios.rows import write_rows
 from tiny import build_model, build_tokenizer
 
+pytestmark = pytest.mark.slow
 ITEMS = 60
 WORDS = ["share", "keep", "half", "all", "water", "rent"]
 
@@ -129,7 +130,6 @@ def test_calibration_fits_heads_on_ratings(client, rated, tmp_path, capsys):
     assert counts[0] > counts[1] > 20
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_training_mixes_ratings_into_the_reward(client, rated, tmp_path, capsys):
     path = save(client, f"{rated}/labels.jsonl?part=train", tmp_path / "labels.jsonl")
