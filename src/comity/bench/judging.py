@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from comity.bench.outcomes import Contender, Outcome, Stopwatch
 from comity.bench.ours import load_engine
+from comity.bench.outcomes import Contender, Outcome, Stopwatch
 from comity.bench.settings import BenchSettings
 from comity.bench.work import Row, write_dialogues
 from comity.config import JudgeConfig, ModelConfig
@@ -27,13 +27,9 @@ def open_judge(settings: BenchSettings) -> Contender:
     agreed = [dataclasses.replace(item, ending="agreed", completion=item.turns[-1].completion) for item in written]
     answers = [Answer(item.scenario.dilemma, item.turns[-1].completion.text) for item in written]
     endings = [latest_round(item) for item in agreed]
-    rows = [
-        row for call, items in enumerate(rounds) for row in _row_verdicts(engine, call, "agreement", "training", items)
-    ]
-    for kind, which, items in (
-        ("agency", "training", answers), ("agency", "heldout", answers), ("agreement", "heldout", endings),
-    ):  # fmt: skip
-        rows += _row_verdicts(engine, rows[-1].message + 1, kind, which, items)
+    calls: list[tuple[Kind, str, Sequence[Answer | RoundEnding]]] = [("agreement", "training", ends) for ends in rounds]
+    calls += [("agency", "training", answers), ("agency", "heldout", answers), ("agreement", "heldout", endings)]
+    rows = [row for number, call in enumerate(calls) for row in _row_verdicts(engine, number, *call)]
 
     def run(_: int, __: Sequence[Row]) -> Outcome:
         watch = Stopwatch()

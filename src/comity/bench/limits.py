@@ -2,8 +2,8 @@
 
 Every formula counts what the plain algorithm must do once. Prompts are counted whole: what dialogues share is not taken
 off, so a contender that computes shared beginnings once can come closer to the limit than the plain algorithm could.
-LoRA's own products, norms, sampling and padding are not counted, and the best rate of several shapes and tries is taken,
-so nothing can be faster than the limit but by sharing.
+LoRA's own products, norms, sampling and padding are not counted, and the best rate of several shapes and tries counts:
+nothing can be faster than the limit but by sharing.
 """
 
 from collections.abc import Sequence

@@ -117,7 +117,8 @@ def _token_logprobs(model: PreTrainedModel, batch: Sequence[Row], tokens: int) -
         use_cache=False,
     ).logits[:, :-1]
     logprobs_BNV = (logits_BNV.float() / SAMPLING.temperature).log_softmax(-1)
-    return logprobs_BNV.gather(2, ids_BT[:, -tokens:, None])[:, :, 0]
+    logprob_BN: Tensor = logprobs_BNV.gather(2, ids_BT[:, -tokens:, None])[:, :, 0]
+    return logprob_BN
 
 
 def open_encoding(settings: BenchSettings) -> Contender:

