@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_index import ask, fresh_index
 from made_runs import add_evaluation, judge_made, make_run, open_viewer, write_step
 
 from comity.config import NegotiationConfig, OptimizationConfig
@@ -20,7 +21,7 @@ from comity.types import Completion, Turn
 from comity.viewer.dialogue import Rules, lay_out
 from comity.viewer.excerpts import cut_excerpt
 from comity.viewer.index import RunIndex, open_index
-from comity.viewer.query import Filter, find_group, find_page, find_pairs, find_record, list_parts, match_expression
+from comity.viewer.query import Filter, find_group, find_pairs, find_record, list_parts, match_expression
 from comity.viewer.sources import read_row
 from comity.viewer.tokens import list_tokens
 
@@ -31,21 +32,6 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 def run(tmp_path):
     """Return a run of three steps with an evaluation: 24 and 2 x 3 negotiations."""
     return add_evaluation(make_run(tmp_path / "runs" / "one")) or tmp_path / "runs" / "one"
-
-
-def fresh_index(run, folder):
-    index = RunIndex(run, folder)
-    while not index.refresh(5.0).complete:
-        pass
-    return index
-
-
-EVERYTHING = Filter()
-
-
-def ask(index, wanted=EVERYTHING, sort="step", descending=False, number=1):
-    with closing(index.connect()) as connection:
-        return find_page(connection, wanted, sort, descending, number)
 
 
 def test_every_negotiation_is_in_the_index_once(run, tmp_path):
@@ -335,6 +321,10 @@ def test_excerpts_show_where_the_words_stand():
     row = {"messages": [{"text": "x" * 60 + " the garden gate"}], "dilemma": "Whose garden?"}
     pieces = cut_excerpt(row, ["garden"])
     assert ("garden", True) in pieces
-    assert pieces[0][0].startswith("… ")
+    assert pieces[0] == ("… the ", False)  # whole words, so few that a narrow column still shows what was searched
+    assert cut_excerpt({"messages": [{"text": "x" * 60 + "-garden"}]}, ["garden"])[:2] == [
+        ("… ", False),
+        ("garden", True),
+    ]
     assert cut_excerpt(row, []) == [("Whose garden?", False)]
     assert cut_excerpt({"messages": []}, ["a(b"]) == [("", False)]

@@ -86,12 +86,20 @@ def read_rules(run: Path, part: str) -> Rules:
             path = next((p for p in folder.glob("*.settings.json") if p.name == f"{part}.settings.json"), None)
             if path is not None:
                 settings = read_json(path)["settings"]
+            elif "," in part and (folder / "settings.json").exists():
+                settings = _unfold(read_json(folder / "settings.json")["settings"])
     except (ComityError, KeyError, TypeError):
         settings = {}
     return Rules(
         _build(NegotiationConfig, settings.get("negotiation"), "negotiation."),
         _build(OptimizationConfig, settings.get("optimization"), "optimization.") if part == "train" else None,
     )
+
+
+def _unfold(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # A comparison of models writes `negotiation.rounds` and so on side by side.
+    rules = {name.removeprefix("negotiation."): value for name, value in settings.items() if "negotiation." in name}
+    return {"negotiation": rules}
 
 
 def lay_out(row: Mapping[str, Any], rules: Rules) -> Dialogue:

@@ -19,7 +19,7 @@ from comity.viewer.metrics import MetricsTable
 from comity.viewer.scales import choose_ticks, show_number, show_tick, spread_labels, thin_points
 
 WIDTH, HEIGHT = 460.0, 230.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 92.0, 10.0, 26.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 104.0, 10.0, 26.0
 """Margins; the right one holds the labels of the lines."""
 LABEL_GAP = 12.0
 INKS = {INK: "ink", TRAINING: "training", HELDOUT: "heldout", WARNING: "warning", QUIET: "quiet"}

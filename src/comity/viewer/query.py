@@ -139,7 +139,7 @@ def list_records(connection: sqlite3.Connection, part: str) -> list[Record]:
 
 def list_parts(connection: sqlite3.Connection) -> list[str]:
     """Return the parts that a run has negotiations of, training first."""
-    found = [row[0] for row in connection.execute("SELECT name FROM names WHERE id IN (SELECT part FROM files)")]
+    found = [row[0] for row in connection.execute("SELECT name FROM names WHERE id IN (SELECT part FROM parts)")]
     order = {"train": 0, "before": 1, "after": 2}
     return sorted(found, key=lambda part: (order.get(part, 3), part))
 

@@ -6,6 +6,7 @@ the judges said of them, is in the results alone, and there for rated items only
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote
 
@@ -15,9 +16,11 @@ from starlette.responses import RedirectResponse, Response
 
 from comity.errors import ComityError, ConfigError
 from comity.viewer import pages
+from comity.viewer.library import RunEntry
+from comity.viewer.query import list_parts
 from comity.viewer.rater_agreement import compare_judges, compare_raters, count_wins
 from comity.viewer.ratings import KINDS, Item, Kind, Rating, Study, is_swapped, next_item, read_name
-from comity.viewer.sources import list_parts_of
+from comity.viewer.sources import MANY, list_parts_of
 from comity.viewer.state import Viewer, require_run, viewer_of
 from comity.viewer.studies import MOST_ITEMS, RatedSource, draw_items, write_audit_rows, write_labels
 
@@ -217,15 +220,27 @@ def _count(viewer: Viewer, study: Study, rater: str) -> tuple[Study, int, int, i
 
 def _list_sources(viewer: Viewer) -> Sequence[tuple[str, str]]:
     order = {"before": 0, "after": 1, "train": 3}
-    found = [(entry.id, part) for entry in viewer.library.entries() for part in list_parts_of(entry.path)]
+    found = [(entry.id, part) for entry in viewer.library.entries() for part in _list_parts(viewer, entry)]
     found.sort(key=lambda item: order.get(item[1], 2))
     return [(f"{part}@{run}", f"{run}, {'training' if part == 'train' else part}") for run, part in found]
+
+
+def _list_parts(viewer: Viewer, entry: RunEntry) -> list[str]:
+    parts = list_parts_of(entry.path)
+    if MANY not in parts:
+        return parts
+    # Only the index knows which models a comparison of several has.
+    index = viewer.indexes.open(entry.path)
+    index.refresh()
+    with closing(index.connect()) as connection:
+        more = [part for part in list_parts(connection) if part not in parts]
+    return [part for part in parts if part != MANY] + more
 
 
 def _find_source(request: Request, text: str) -> RatedSource:
     part, _, run_id = text.partition("@")
     entry = require_run(request, run_id)
-    if part not in list_parts_of(entry.path):
+    if part not in _list_parts(viewer_of(request), entry):
         raise ConfigError(f"part {part!r} is not in run {run_id!r}: choose one of the list")
     index = viewer_of(request).indexes.open(entry.path)
     if not index.refresh(INDEX_WAIT_SECONDS).complete:
