@@ -100,6 +100,7 @@ def _describe_contender(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "parts": _median_parts([item["parts"] for item in repeats]),
         "tokens_per_second": statistics.median([item["tokens"] for item in repeats]) / middle,
         "peak_rss_gb": max(item["peak_rss_gb"] for item in repeats),
+        "busy_elsewhere": max(item["busy_elsewhere"] for item in repeats),
     }
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -79,12 +79,16 @@ def start_worker(name: str, settings: BenchSettings) -> Iterator[Worker]:
 
 def _stop(process: "subprocess.Popen[str]") -> None:
     assert process.stdin is not None
-    try:
+    assert process.stdout is not None
+    # Closing flushes what a process that has ended will never read.
+    with suppress(BrokenPipeError):
         process.stdin.close()
+    try:
         process.wait(STOP_SECONDS)
-    except (subprocess.TimeoutExpired, BrokenPipeError):
+    except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    process.stdout.close()
 
 
 def run_bench(settings: BenchSettings, on_repeat: Callable[[Repeat], None]) -> Comparison:

@@ -49,10 +49,7 @@ def open_trl(settings: BenchSettings, folder: Path) -> Contender:
     trainer = build_trainer(settings, rounds, folder)
 
     def run(_: int, rows: Sequence[Row]) -> Outcome:
-        rounds.groups = {}
-        for row in rows:
-            rounds.groups.setdefault(f"{row.message}/{row.scenario}", []).append(row)
-        rounds.generated, rounds.rollout_seconds = 0, 0.0
+        arrange_rows(rounds, rows)
         trainer.train()
         if settings.measured == "update":
             tokens = sum(len(row.prompt) + len(row.tokens) for row in rows)
@@ -61,6 +58,18 @@ def open_trl(settings: BenchSettings, folder: Path) -> Contender:
         return Outcome(parts, rounds.generated, list(rows))
 
     return run
+
+
+def arrange_rows(rounds: Rounds, rows: Sequence[Row]) -> None:
+    """Make the rows those of the next step."""
+    rounds.groups = {}
+    for row in rows:
+        rounds.groups.setdefault(_name_group(row.message, row.scenario), []).append(row)
+    rounds.generated, rounds.rollout_seconds = 0, 0.0
+
+
+def _name_group(message: int, scenario: int) -> str:
+    return f"{message}/{scenario}"
 
 
 def build_trainer(settings: BenchSettings, rounds: Rounds, folder: Path) -> Any:
@@ -74,7 +83,7 @@ def build_trainer(settings: BenchSettings, rounds: Rounds, folder: Path) -> Any:
     tokenizer = load_tokenizer(settings.model)
     forbid_stopping(model, tokenizer)
     keys = [
-        f"{message}/{scenario}"
+        _name_group(message, scenario)
         for message in range(settings.messages)
         for scenario in range(settings.dialogues // settings.group_size)
     ]

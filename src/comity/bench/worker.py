@@ -2,7 +2,7 @@
 
     {"do": "check", "contender": NAME, "settings": {...}}   {} when the contender's library is installed
     {"do": "open"}                                          load the model: {"versions": {...}, "threads": N}
-    {"do": "run", "repeat": 0, "rows": [...]}               work once: {"parts", "tokens", "peak_rss_gb", "rows"}
+    {"do": "run", "repeat": 0, "rows": [...]}               work once: see `run_contender`
 
 The contender `limit` answers a run with the fields of `Rates`. An error that a user can cause is answered with
 {"error": ...}. Whatever libraries print goes to standard error.
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comity.bench.memory import read_peak_gb, reset_peak
+from comity.bench.process import read_moment, read_peak_gb, reset_peak, share_elsewhere
 from comity.bench.settings import BenchSettings, read_settings
 from comity.engines.allocator import keep_freed_memory
 from comity.errors import ComityError
@@ -116,16 +116,18 @@ def open_contender(name: str, settings: BenchSettings, folder: Path) -> "Contend
 
 
 def run_contender(contender: "Contender", repeat: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Let a contender work once and return what it took."""
+    """Let a contender work once; return seconds by part, tokens, peak memory, others' share of the machine, rows."""
     from comity.bench.work import Row
 
     given = [Row(**row) for row in rows]
     reset_peak()
+    begun = read_moment()
     outcome = contender(repeat, given)
     return {
         "parts": outcome.parts,
         "tokens": outcome.tokens,
         "peak_rss_gb": read_peak_gb(),
+        "busy_elsewhere": share_elsewhere(begun, read_moment()),
         "rows": [asdict(row) for row in outcome.rows],
     }
 

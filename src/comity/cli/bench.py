@@ -17,6 +17,8 @@ TEXTS = {
     "step": "sample the messages and train on them",
     "judge": "judge the rounds and the answers of a step",
 }
+BUSY = 0.05
+"""The share of the processors that others may use before the figures are called in doubt."""
 NUMBERS = (
     ("repeats", 3, "how often each contender works"),
     ("dialogues", 32, "dialogues of a step"),
@@ -104,6 +106,9 @@ def print_result(console: "Console", result: dict[str, Any]) -> None:
     print_line(console, f"tokens: {result['tokens_counted']}; {work['repeats']} repeats, median and range")
     for name, value in result["parts"].items():
         print_line(console, f"{name}: {value:.2f} s")
+    busy = max(found["busy_elsewhere"] for found in (result, result["peer"]) if found is not None)
+    if busy > BUSY:
+        print_line(console, f"others used up to {busy:.0%} of the processors meanwhile: measure again when it is quiet")
     if result["ratio_to_peer"] is not None:
         low, high = result["ratio_to_peer_range"]
         print_line(
