@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from rich.console import Console
 
 from comity.cli import main
@@ -22,6 +23,7 @@ def test_several_words_belong_to_one_setting():
     assert join_values(["--open-ended", "shipped", "stray"], EvaluateConfig) == ["--open_ended=shipped", "stray"]
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_and_shown(tiny_folder, tmp_path, capsys):
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text(json.dumps(TASK) + "\n", encoding="utf-8")

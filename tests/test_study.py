@@ -59,6 +59,7 @@ def build_study(folder, **changes):
     return StudyConfig(**({"arms": arms} | given | changes))
 
 
+@pytest.mark.slow
 def test_a_study_trains_compares_pools_and_goes_on(recipes):
     config = build_study(recipes)
     steps = []

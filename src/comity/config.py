@@ -122,7 +122,10 @@ class JudgeConfig:
     """The share of a head's held-out rows that HEAD+NAME would pass on; in a run it may be another."""
     copy_limit: float = 0.8
     """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
-
+    human: str = "none"
+    """Human ratings of answers that enter the reward: none, or a file of labels as the viewer exports them."""
+    human_share: float = 0.25
+    """The share of an answer's score that a head fitted on the human ratings gives; the judge gives the rest."""
     reply_tokens: int = 1024
     """Most tokens that a judge behind an address may write, thinking included."""
     max_unscored_share: float = 0.5
@@ -144,6 +147,8 @@ class JudgeConfig:
         for name in ("max_unscored_share", "ask_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"judges.{name} is {getattr(self, name)}: choose a number from 0 to 1")
+        if not 0 < self.human_share <= 1:
+            raise ConfigError(f"judges.human_share is {self.human_share}: choose a number above 0 and at most 1")
         for name in ("agreement", "agency", "heldout_judge"):
             words = [word.strip() for word in getattr(self, name).split(",")]
             if not all(words) or len(set(words)) < len(words):
@@ -221,7 +226,7 @@ class TrainConfig:
     trackers: tuple[str, ...] = ()
     """Besides metrics.jsonl: tensorboard, trackio, wandb."""
     store_tokens: bool = False
-    """Write every sampled token with its log-probability into the negotiation files, for the viewer."""
+    """Write every sampled token with its log-probability before and after the step, for the viewer; slower."""
     resume: bool = False
     """Continue the run directory from its last checkpoint."""
     process_timeout_seconds: int = 1800

@@ -12,6 +12,7 @@
 Rows are appended with one write and flushed to disk; on resume, rows and files after the checkpoint are dropped.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -20,11 +21,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from comity.config import TrainConfig, to_plain
 from comity.errors import RunError
 from comity.negotiation.protocol import rounds_played
 from comity.scenarios.rows import Row, write_rows
 from comity.types import Completion, Judged
+
+
+def describe_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings of a run as it records them; the human ratings carry a hash of what they are.
+
+    With other ratings in the same file a run would go on with another reward, so it refuses to resume.
+    """
+    plain = to_plain(config)
+    if config.judges.human != "none":
+        path = Path(config.judges.human)
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise RunError(f"judges.human {path}: cannot be read ({error.strerror}); give a JSONL file") from error
+        plain["judges"]["human"] = f"{path} sha256:{digest}"
+    return plain
 
 
 def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:
@@ -128,19 +148,30 @@ TokenText = Callable[[int], str]
 """The text of one token id."""
 
 
-def negotiation_row(judged: Judged, advantage: float | None = None, token_text: TokenText | None = None) -> Row:
+def negotiation_row(
+    judged: Judged,
+    advantage: float | None = None,
+    token_text: TokenText | None = None,
+    reread: Sequence[NDArray[np.float32]] = (),
+) -> Row:
     """Return one dialogue as a plain row.
 
     Keys: scenario, dilemma, tier, domain, personas (list), sample, ending, rounds, messages [{seat, text, finish,
     tokens}], checks [{round, agreed, probability, reason}], completion (text or null), reward (0-5, 0 without
     agreement, null when unscored), score (judge's CA score of the completion or null), uncertainty, reasons,
     heldout_agreed, heldout_score, advantage. With `token_text` each message that a local engine sampled has `sampled`
-    {ids, texts, logprobs}, and the joint answer `completion_sampled`.
+    {ids, texts, logprobs}, and the joint answer `completion_sampled`. `reread` adds to each, in order, `new_logprobs`:
+    those of the policy after the step (see `training/reread.py`).
     """
     negotiation = judged.negotiation
     completion = negotiation.completion
     scored = judged.verdicts[0] if judged.verdicts else None
-    sampled = {"completion_sampled": _sampled(completion, token_text)} if completion and token_text else {}
+    texts = [turn.completion for turn in negotiation.turns] + ([completion] if completion else [])
+    stored = [
+        {} if token_text is None else {"sampled": _sampled(text, token_text, reread[place : place + 1])}
+        for place, text in enumerate(texts)
+    ]
+    sampled = {"completion_sampled": stored[-1]["sampled"]} if completion and token_text else {}
     return {
         "scenario": negotiation.scenario.id,
         "dilemma": negotiation.scenario.dilemma,
@@ -156,9 +187,9 @@ def negotiation_row(judged: Judged, advantage: float | None = None, token_text: 
                 "text": turn.completion.text,
                 "finish": turn.completion.finish,
                 "tokens": len(turn.completion.token_ids),
-                **({"sampled": _sampled(turn.completion, token_text)} if token_text else {}),
+                **tokens,
             }
-            for turn in negotiation.turns
+            for turn, tokens in zip(negotiation.turns, stored, strict=False)
         ],
         "checks": [
             {"round": c.round, "agreed": c.agreed, "probability": c.probability, "reason": c.reason}
@@ -176,11 +207,17 @@ def negotiation_row(judged: Judged, advantage: float | None = None, token_text: 
     }
 
 
-def _sampled(completion: Completion, token_text: TokenText) -> dict[str, list[Any]]:
-    # Four decimals of a natural logarithm: a probability to a hundredth of a per cent of itself.
+def _sampled(
+    completion: Completion, token_text: TokenText, reread: Sequence[NDArray[np.float32]]
+) -> dict[str, list[Any]]:
     ids = completion.token_ids.tolist()
-    logprobs = [round(value, 4) for value in completion.logprobs.tolist()]
-    return {"ids": ids, "texts": [token_text(token) for token in ids], "logprobs": logprobs}
+    sampled = {"ids": ids, "texts": [token_text(token) for token in ids], "logprobs": _rounded(completion.logprobs)}
+    return sampled | ({"new_logprobs": _rounded(reread[0])} if reread else {})
+
+
+def _rounded(logprobs: NDArray[np.float32]) -> list[float]:
+    # Four decimals of a natural logarithm: a probability to a hundredth of a per cent of itself.
+    return [round(value, 4) for value in logprobs.tolist()]
 
 
 def _add_defaults(before: dict[str, Any], defaults: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

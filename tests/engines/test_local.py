@@ -1,5 +1,7 @@
 """The local engine against transformers itself, on the tiny model in float32."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -156,6 +158,28 @@ def test_the_stop_token_is_kept_in_the_tokens_and_out_of_the_text(engine, tiny_t
         kept = body if reply.finish == "stop" else [*body, last]
         assert reply.text == tiny_tokenizer.decode(kept, skip_special_tokens=True).strip()
         assert len(reply.logprobs) == len(reply.token_ids)
+
+
+def test_texts_are_told_as_they_grow_and_change_nothing(engine):
+    told = {0: [], 1: [], 2: []}
+    requests = asks(n=3)
+    replies = engine.answer(requests, lambda place, text: told[place].append(text))
+    for place, (reply, alone) in enumerate(zip(replies, engine(requests), strict=True)):
+        assert reply.text == alone.text
+        assert len(told[place]) == len(reply.token_ids)  # once for each token
+        assert told[place][-1] == reply.text.rstrip("\ufffd")
+        assert all(len(one) <= len(other) + 1 for one, other in itertools.pairwise(told[place]))
+
+
+def test_what_the_listener_raises_ends_the_text_and_leaves_the_engine_usable(engine):
+    def refuse(place, text):
+        raise InterruptedError
+
+    (before,) = engine(asks(n=1))
+    with pytest.raises(InterruptedError):
+        engine.answer(asks(n=1), refuse)
+    (after,) = engine(asks(n=1))
+    assert_same(after, before)
 
 
 def test_replies_carry_the_policy_version(engine):

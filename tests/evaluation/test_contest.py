@@ -8,8 +8,8 @@ import torch
 
 from comity.config import AccessConfig, EvaluateConfig, JudgeConfig, ModelConfig, NegotiationConfig
 from comity.engines.models import load_model
-from comity.errors import ConfigError, DataError, ModelError, RunError
-from comity.evaluation.contest import play_contest
+from comity.errors import ConfigError, DataError, JudgeError, ModelError, RunError
+from comity.evaluation.contest import play_contest, require_scored
 from comity.evaluation.matches import batch_matches, load_tasks, parse_models, parse_pairs, plan_matches
 from comity.evaluation.models import evaluate_models
 from comity.evaluation.players import load_players
@@ -152,6 +152,14 @@ def test_greedy_decoding_is_played_once_and_says_the_same_to_all_runs(build_conf
     )
     sampled = words(rows, decoding="sampled")
     assert sampled[("t0", 0)] != sampled[("t0", 1)]
+
+
+def test_a_batch_with_too_few_verdicts_is_not_written():
+    rows = [{"reward": None}, {"reward": None}, {"reward": 0.0}, {"reward": 3.0}]
+    require_scored(rows, 0.5)
+    with pytest.raises(JudgeError, match="2 of 4 dialogues"):
+        require_scored(rows, 0.4)
+    require_scored([], 0.0)
 
 
 def test_a_missing_adapter_costs_no_dialogue(build_config, tmp_path):

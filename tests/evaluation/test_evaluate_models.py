@@ -114,6 +114,13 @@ def test_a_judge_of_text_is_asked_in_both_orders_and_inconsistent_pairs_are_drop
     assert [row["outcome"] for row in found] == ["inconsistent", "unscored", "second", "second"]
     (rate,) = summarize_win_rates(found, seed=0)
     assert (rate.wins, rate.losses, rate.inconsistent, rate.unscored, rate.rate) == (0, 2, 1, 1, 0.0)
+    # What the judge said nothing about is asked again, and nothing else.
+    shown.clear()
+    assert (
+        collect_preferences(ROWS, ["a", "b"], NamedPreferenceJudge("plain", judge), tmp_path / "p.jsonl")[-1]
+        == (found[1])
+    )
+    assert [pair.dilemma for pair in shown] == ["Well s2 is low."] * 2
 
 
 def test_an_interrupted_judge_loses_no_words(tmp_path, monkeypatch):

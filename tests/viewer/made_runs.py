@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
+import numpy as np
 from starlette.testclient import TestClient
 
 from comity.config import TrainConfig, to_plain
@@ -16,17 +17,24 @@ from comity.viewer.cast import Player
 from comity.viewer.play import HUMAN, Judges, Table
 from comity.viewer.settings import ViewConfig
 
+LOGPROBS = np.array([-0.01, -0.3, -1.0, -2.0, -3.0, -4.0, -9.0], np.float32)
+"""One of each shade."""
 PERSONAS = (Persona("A", "You count costs."), Persona("B", "You count people."))
 
 
+def sampled(text):
+    """Return a completion as a local engine gives it."""
+    return Completion(text, token_ids=np.arange(7, dtype=np.int32), logprobs=LOGPROBS)
+
+
 def judge_made(scenario_id, sample, reward, texts=("Half for each.", "I accept half.")):
-    """Return a judged negotiation of one round; reward 0 is no agreement, None is unscored."""
+    """Return a judged negotiation of seven tokens a message; reward 0 is no agreement, None is unscored."""
     agreed = reward is None or reward > 0
     scenario = Scenario(scenario_id, f"Who gets the garden of {scenario_id}?", "everyday", PERSONAS, "train", "home")
     negotiation = Negotiation(
         scenario=scenario,
         sample=sample,
-        turns=tuple(Turn(place % 2, Completion(text)) for place, text in enumerate(texts)),
+        turns=tuple(Turn(place % 2, sampled(text)) for place, text in enumerate(texts)),
         checks=(Check(1, agreed, "", 0.9 if agreed else 0.1),),
         ending="agreed" if agreed else "no_agreement",
         completion=Completion(f"They share the garden, says sample {sample}.") if agreed else None,
@@ -36,9 +44,16 @@ def judge_made(scenario_id, sample, reward, texts=("Half for each.", "I accept h
 
 
 def write_step(run, step, reward_mean=1.0, scenarios=2):
-    """Write a step: its dialogues, two scenarios with rewards 0, 1, 2 and unscored each, then its metrics."""
+    """Write a step: its dialogues, two scenarios with rewards 0, 1, 2 and unscored each, then its metrics.
+
+    The first step has its tokens stored.
+    """
+    token_text = (lambda token: f" t{token}") if step == 1 else None
+    moved = LOGPROBS - np.array([0.0, 0.1, -0.3, -1.0, 0.1, -0.3, 1.0], np.float32)
     rows = [
-        negotiation_row(judge_made(f"day-{step:03d}/pair-{place}", sample, reward), advantage=float(sample - 1))
+        negotiation_row(
+            judge_made(f"day-{step:03d}/pair-{place}", sample, reward), float(sample - 1), token_text, [moved, moved]
+        )
         for place in range(scenarios)
         for sample, reward in enumerate((0.0, 1.0, 2.0, None))
     ]

@@ -1,14 +1,20 @@
 """The viewer in a real browser: live pages, keys, a whole game, blind ratings, hostile text, accessibility."""
 
+import re
 import shutil
 
 import pytest
 from loopback_viewer import serve_viewer
 from made_runs import ScriptedCast, add_evaluation, judge_made, make_run, write_step
 
+from comity.config import NegotiationConfig
 from comity.runs import negotiation_row, write_negotiations
 from comity.scenarios.rows import write_rows
+from comity.types import Sampling
+from comity.viewer.cast import LocalCast
 from comity.viewer.export import export_run
+from comity.viewer.library import Library
+from comity.viewer.settings import ViewConfig
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -42,9 +48,9 @@ def page(browser):
     context.close()
 
 
-def expect(locator):
+def expect(locator, wait_ms=WAIT_MS):
     """Return playwright's waiting assertion with our limit."""
-    playwright.expect.set_options(timeout=WAIT_MS)
+    playwright.expect.set_options(timeout=wait_ms)
     return playwright.expect(locator)
 
 
@@ -119,6 +125,44 @@ def test_a_whole_negotiation_is_played(page, tmp_path):
         expect(page.get_by_text("score 4.00")).to_be_visible()
         assert page.locator("#moves > .move").count() == 7
         assert page.get_by_role("button", name="Send").count() == 0
+    assert page.problems == []
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_whole_negotiation_is_played_against_the_embedded_model(page, tmp_path):
+    make_run(tmp_path / "runs" / "one", steps=1)
+    sampling = Sampling(0.7, 0.95, 24)
+    rules = NegotiationConfig(dialogue=sampling, completion=sampling)
+    config = ViewConfig(negotiation=rules, threads=1)
+    cast = LocalCast(Library(tmp_path / "runs"), config)
+    # Every state of the message that is being written.
+    page.add_init_script(
+        """window.drafts = []; new MutationObserver(() => {
+          const draft = document.getElementById("draft");
+          if (draft && !draft.hidden) window.drafts.push(draft.querySelector(".text").textContent);
+        }).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });"""
+    )
+    with serve_viewer(tmp_path / "runs", tmp_path / "cache", cast, negotiation=rules) as server:
+        page.goto(f"{server.address}/play")
+        page.get_by_label("Dilemma").fill("Two neighbours share one well. Who draws water first in a dry summer?")
+        page.get_by_label("Seat A").select_option("you")
+        page.get_by_label("Seat B").select_option("adapted")
+        page.get_by_label("Rounds").fill("1")
+        page.get_by_role("button", name="Begin").click()
+        expect(page.locator("#moves[data-ready]")).to_have_count(1)
+        expect(page.get_by_role("button", name="Send"), 120_000).to_be_enabled()
+        page.get_by_label("Your message as A").fill("You draw on odd days, I draw on even days.")
+        page.keyboard.press("Control+Enter")
+        expect(page.get_by_role("status"), 120_000).to_have_text("It is over.")
+        # Two messages, the judge's word, the joint answer with its score.
+        expect(page.locator("#moves > .move")).to_have_count(4)
+        answer = page.locator("#moves .answer")
+        assert answer.locator(".text").inner_text().strip()
+        assert re.search(r"score \d\.\d\d ± \d\.\d\d by the training judge", answer.inner_text())
+        spoken = page.locator("#moves .bubble.seat-b .text").inner_text()
+        drafts = [text for text in page.evaluate("window.drafts") if text and spoken.startswith(text)]
+        assert len(set(drafts)) > 1
+        expect(page.locator("#draft")).to_be_hidden()
     assert page.problems == []
 
 

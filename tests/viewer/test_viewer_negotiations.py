@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_index import ask, fresh_index
 from made_runs import add_evaluation, judge_made, make_run, open_viewer, write_step
 
 from comity.config import NegotiationConfig, OptimizationConfig
@@ -17,11 +18,12 @@ from comity.errors import RunError
 from comity.negotiation.protocol import seat_messages
 from comity.runs import negotiation_row, truncate_run, write_negotiations
 from comity.types import Completion, Turn
-from comity.viewer.dialogue import Rules, lay_out, list_tokens
+from comity.viewer.dialogue import Rules, lay_out
 from comity.viewer.excerpts import cut_excerpt
 from comity.viewer.index import RunIndex, open_index
-from comity.viewer.query import Filter, find_group, find_page, find_pairs, find_record, list_parts, match_expression
+from comity.viewer.query import Filter, find_group, find_pairs, find_record, list_parts, match_expression
 from comity.viewer.sources import read_row
+from comity.viewer.tokens import list_tokens
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -30,21 +32,6 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 def run(tmp_path):
     """Return a run of three steps with an evaluation: 24 and 2 x 3 negotiations."""
     return add_evaluation(make_run(tmp_path / "runs" / "one")) or tmp_path / "runs" / "one"
-
-
-def fresh_index(run, folder):
-    index = RunIndex(run, folder)
-    while not index.refresh(5.0).complete:
-        pass
-    return index
-
-
-EVERYTHING = Filter()
-
-
-def ask(index, wanted=EVERYTHING, sort="step", descending=False, number=1):
-    with closing(index.connect()) as connection:
-        return find_page(connection, wanted, sort, descending, number)
 
 
 def test_every_negotiation_is_in_the_index_once(run, tmp_path):
@@ -67,6 +54,7 @@ def test_every_negotiation_is_in_the_index_once(run, tmp_path):
         (Filter(ending="agreed"), 18), (Filter(ending="no_agreement"), 6), (Filter(ending="unscored"), 6),
         (Filter(ending="odd"), 0), (Filter(tier="everyday"), 24), (Filter(tier="professional"), 0),
         (Filter(reward_from=1.0), 12), (Filter(reward_from=0.5, reward_to=1.5), 6), (Filter(text="garden"), 24),
+        (Filter(score_from=0.5), 12), (Filter(score_from=0.5, score_to=1.5), 6),
         (Filter(text="sample 2"), 6), (Filter(text='"accept half"'), 24), (Filter(text='"half accept"'), 0),
         (Filter(text="gard*"), 24), (Filter(text="ga*"), 0), (Filter(text="GÀRDEN"), 24), (Filter(text='" AND *'), 18),
         (Filter(part="after"), 3), (Filter(part="nothing"), 0),
@@ -200,7 +188,7 @@ def test_the_list_page_filters_sorts_and_marks(run, tmp_path):
 
 def test_one_negotiation_as_a_chat(run, tmp_path):
     client = open_viewer(run.parent, tmp_path / "cache")
-    page = client.get("/runs/one/negotiations/train/1/1").text
+    page = client.get("/runs/one/negotiations/train/2/1").text
     assert "You count costs." in page
     assert "Half for each." in page
     assert "in the loss, advantage +0.00" in page  # seat A is trained
@@ -209,6 +197,10 @@ def test_one_negotiation_as_a_chat(run, tmp_path):
     assert "mean reward 1.00" in page  # (0 + 1 + 2) / 3, the unscored one left out
     assert page.count('class="rollouts"') == 1
     assert "No tokens are stored" in page
+    shaded = client.get("/runs/one/negotiations/train/1/1").text
+    assert "No tokens are stored" not in shaded
+    assert [len(re.findall(rf'class="lp{shade} (?:up|down)\d[^"]*" title=', shaded)) for shade in range(7)] == [2] * 7
+    assert "more likely now" in shaded
     assert "unscored" in client.get("/runs/one/negotiations/train/1/3").text
     assert client.get("/runs/one/negotiations/train/1/99").status_code == 404
     assert client.get("/runs/one/negotiations/metrics/1/0").status_code == 404
@@ -291,9 +283,24 @@ def test_stored_tokens_are_shaded_with_their_figures():
     assert row["messages"][0]["sampled"] == {"ids": [5, 6], "texts": ["<5>", "<6>"], "logprobs": [-0.0513, -1.6094]}
     dialogue = lay_out(row, Rules(None, OptimizationConfig()))
     first, second = dialogue.rounds[0].speeches[0].tokens
-    assert (first.text, first.shade, second.shade) == ("<5>", 0, 3)
-    assert second.hint == "log-probability −1.61, probability 20.0 % · in the loss, advantage −0.50"
+    assert (first.text, first.classes, second.classes) == ("<5>", "lp0 lose1", "lp3 lose1")
+    assert second.hint == "log-probability −1.61 (20.0 %) when it was sampled · in the loss, advantage −0.50"
     assert dialogue.has_tokens
+    assert not dialogue.has_changes
+
+
+def test_what_the_step_changed_is_told_and_shaded():
+    # e^-1.6094 = 20 %, e^-0.6931 = 50 %: the change of 0.92 is above 0.7, a factor of 2.5.
+    old, new = [-1.6094, -0.6931, -0.01], [-0.6931, -1.6094, None]
+    first, second, third = list_tokens({"texts": ["a", "b", "c"], "logprobs": old, "new_logprobs": new}, True, 1.5)
+    assert (first.classes, second.classes, third.classes) == ("lp3 up3 win3", "lp2 down3 win3", "lp0 win3")
+    assert first.hint == (
+        "log-probability −1.61 (20.0 %) when it was sampled, −0.69 (50.0 %) after the step, +0.92 · "
+        "in the loss, advantage +1.50"
+    )
+    (quiet,) = list_tokens({"texts": ["a"], "logprobs": [-1.0], "new_logprobs": [-1.04]}, False, 1.5)
+    assert quiet.classes == "lp2 up0"
+    assert quiet.hint.endswith("−0.04 · not in the loss")
 
 
 def test_a_third_seat_is_shown_without_its_window():
@@ -314,6 +321,10 @@ def test_excerpts_show_where_the_words_stand():
     row = {"messages": [{"text": "x" * 60 + " the garden gate"}], "dilemma": "Whose garden?"}
     pieces = cut_excerpt(row, ["garden"])
     assert ("garden", True) in pieces
-    assert pieces[0][0].startswith("… ")
+    assert pieces[0] == ("… the ", False)  # whole words, so few that a narrow column still shows what was searched
+    assert cut_excerpt({"messages": [{"text": "x" * 60 + "-garden"}]}, ["garden"])[:2] == [
+        ("… ", False),
+        ("garden", True),
+    ]
     assert cut_excerpt(row, []) == [("Whose garden?", False)]
     assert cut_excerpt({"messages": []}, ["a(b"]) == [("", False)]

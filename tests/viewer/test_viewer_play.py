@@ -172,11 +172,17 @@ def test_the_embedded_model_answers_a_human_and_the_shipped_judges_score(runs, t
     assert [player.id for player in cast.list_players()] == ["model", "adapted"]
     with serve_viewer(runs, tmp_path / "cache", cast, negotiation=rules) as server:
         game = server.post("/play", **{**START, "rounds": "1"}, seat_a="you", seat_b="model")
+        drafts, said = [], False
         for event in read_events(server, game):
-            if event["turn"]:
+            drafts += [event["draft"]] if event["writer"] == "B" and event["draft"] else []
+            if event["turn"] and not said:  # an event may still say so before the game has taken the message
+                said = True
                 server.post(f"{game}/say", message="I water them on Mondays, you on Fridays.")
         row = read_lines(server.client.get(f"{game}/row.jsonl").text)[0]
     assert [message["tokens"] > 0 for message in row["messages"]] == [False, True]
+    # The message was there in parts before it was whole.
+    assert all(row["messages"][1]["text"].startswith(draft) for draft in drafts)
+    assert len(set(drafts)) > 1
     assert row["ending"] in ("agreed", "no_agreement")
     assert 0 <= row["score"] <= 5
     assert 0 <= row["checks"][0]["probability"] <= 1
@@ -193,6 +199,15 @@ def test_checkpoints_of_runs_can_sit_down(tmp_path):
     game = Game(Scenario("live", "?", "everyday", (), "test"), ("one@4", HUMAN), NegotiationConfig())
     with pytest.raises(ConfigError, match="player 'one@4' is not here"):
         cast.open_table(game)
+
+
+def test_a_stopped_game_breaks_off_the_message_that_is_written():
+    game = Game(Scenario("live", "?", "everyday", (), "test"), ("one", "two"), NegotiationConfig())
+    game.tell_draft("I prop")
+    assert game.draft == "I prop"
+    game.stop()
+    with pytest.raises(LeftTable):
+        game.tell_draft("I propose")
 
 
 def test_an_unknown_game_is_not_found(runs, tmp_path):

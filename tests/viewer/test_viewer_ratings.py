@@ -2,14 +2,17 @@
 
 import re
 import sqlite3
+from pathlib import Path
 
 import pytest
 from made_runs import add_evaluation, csrf_of, make_run, open_viewer, post, read_lines
 
 from comity.errors import ConfigError, RunError
 from comity.judges.labels import read_labels
+from comity.viewer.app import find_ratings
 from comity.viewer.rater_agreement import compare_judges, compare_raters, count_wins
 from comity.viewer.ratings import Item, Rating, RatingStore, Study, is_swapped, next_item, read_name
+from comity.viewer.settings import ViewConfig
 
 AGENCY = Study(1, "agency", "made", 0)
 PREFERENCE = Study(2, "preference", "made", 0)
@@ -88,8 +91,10 @@ def test_left_and_right_are_turned_back_into_the_sources(client, runs):
     for rating in store.list_ratings(made):
         # Who pressed left prefers the first answer unless the sides were swapped.
         assert rating.value == float(is_swapped(made, "Ada L.", rating.item))
+    # Left was preferred each time, and `first` says which side was left.
     assert {row["preferred"] for row in rows} == {"a", "b"}
-    assert {row["from_a"] for row in rows} == {"small before"}
+    assert all(row["preferred"] == row["first"] for row in rows)
+    assert {row["author_a"] for row in rows} == {"small before"}
 
 
 def test_the_latest_rating_is_taken_back_and_nothing_is_lost(client, runs):
@@ -167,6 +172,12 @@ def test_without_a_name_nobody_rates(runs, tmp_path):
 def test_names_that_do_not_fit_are_refused(name):
     with pytest.raises(ConfigError, match="name"):
         read_name(name)
+
+
+def test_ratings_lie_beside_the_runs_never_inside_one(runs):
+    assert find_ratings(ViewConfig(), runs) == runs / "ratings.sqlite"
+    assert find_ratings(ViewConfig(), runs / "small") == runs / "ratings.sqlite"
+    assert find_ratings(ViewConfig(ratings="mine.sqlite"), runs) == Path("mine.sqlite")
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):

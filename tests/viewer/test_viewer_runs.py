@@ -151,12 +151,12 @@ def test_every_metric_of_a_run_is_drawn_somewhere(tmp_path):
 
 
 def test_a_chart_by_hand():
-    # One curve from (0, 0) to (10, 5) on 0 to 5: x from 44 to 460 - 92 = 368, y from 230 - 26 = 204 up to 10.
+    # One curve from (0, 0) to (10, 5) on 0 to 5: x from 44 to 460 - 104 = 356, y from 230 - 26 = 204 up to 10.
     reward = next(chart for chart in CHARTS if chart.name == "reward")
     plot = draw_chart(reward, [Curve("mean", [0.0, 10.0], [0.0, 5.0], "training")])
     # The running average over 3 of (0, 5) is (0, 2.5): the line ends at 204 - 194 / 2 = 107, the dot at 10.
-    assert plot.lines[0].points == "44.0,204.0 368.0,107.0"
-    assert plot.lines[0].dots == ((44.0, 204.0), (368.0, 10.0))
+    assert plot.lines[0].points == "44.0,204.0 356.0,107.0"
+    assert plot.lines[0].dots == ((44.0, 204.0), (356.0, 10.0))
     assert [tick.text for tick in plot.y_ticks] == ["0", "1", "2", "3", "4", "5"]
     assert "mean 0.00 at step 0, 5.00 at step 10" in plot.summary
 
@@ -169,7 +169,10 @@ def test_a_stack_adds_up_over_the_steps_that_all_know():
         Curve("c", [2, 3], [0.5] * 2, "z"),
     ]
     plot = draw_chart(chart, curves)
-    assert [line.last for line in plot.lines] == ["20.0 %", "50.0 %", "100.0 %"]
+    # The lines stand at 0.2, 0.5 and 1.0; the figures are those of each alone.
+    heights = [float(line.points.split()[-1].split(",")[1]) for line in plot.lines]
+    assert heights == pytest.approx([204 - 194 * share for share in (0.2, 0.5, 1.0)], abs=0.06)
+    assert [line.last for line in plot.lines] == ["20.0 %", "30.0 %", "50.0 %"]
     assert len(plot.areas) == 3
 
 

@@ -1,6 +1,7 @@
 """Who may reach the viewer, and that no page runs what is not ours."""
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from starlette.testclient import TestClient
 from comity.errors import ConfigError
 from comity.viewer.app import build_app
 from comity.viewer.security import is_known_host, is_loopback, read_cookies
-from comity.viewer.serve import describe_address, open_listener
+from comity.viewer.serve import describe_address, open_listener, secure_settings
 from comity.viewer.settings import ViewConfig
 
 TOKEN = "a-token-of-some-length"
@@ -64,8 +65,8 @@ def test_a_token_is_asked_for_once(runs, tmp_path):
     for path in ("/", "/runs/small", "/static/viewer.css", "/play/x/events", "/?token=wrong-token-of-length"):
         assert client.get(path).status_code == 401
     assert client.post("/play", data={"csrf": "x"}).status_code == 401
-    answer = client.get(f"/list?token={TOKEN}&x=1")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/list?x=1")
+    answer = client.get(f"/compare?token={TOKEN}&run=a&run=b")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/compare?run=a&run=b")
     assert "httponly" in answer.headers["set-cookie"].lower()
     assert client.get("/list").status_code == 200
 
@@ -142,6 +143,17 @@ def test_pages_allow_no_inline_script_or_style(runs, tmp_path, path):
 @pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/runs/%2e%2e%2f%2e%2e"])
 def test_paths_do_not_leave_their_folder(runs, tmp_path, path):
     assert open_viewer(runs, tmp_path / "cache").get(path).status_code == 404
+
+
+def test_an_open_address_has_a_token_and_knows_its_own_name():
+    assert secure_settings(ViewConfig()) == ViewConfig()
+    settings = secure_settings(ViewConfig(host="0.0.0.0", hosts=("lab.example",)))
+    assert len(settings.token) == 32
+    address = urlsplit(describe_address(settings, 8765))
+    assert address.query == f"token={settings.token}"
+    assert is_known_host(address.netloc, settings.hosts)
+    assert is_known_host("lab.example", settings.hosts)
+    assert secure_settings(ViewConfig(host="lab", token=TOKEN)).token == TOKEN
 
 
 def test_the_address_to_open_holds_the_token():

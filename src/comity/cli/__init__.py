@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from comity import __version__
 from comity.cli.auditing import add_audit
+from comity.cli.bench import add_bench
 from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
@@ -130,6 +131,7 @@ def build_parser(chosen: str) -> Parser:
         commands.add_parser("judge", help="judge a file, audit or attack judges, or fit the shipped ones anew"), chosen
     )
     add_data(commands.add_parser("data", help="validate, show, measure, import and generate scenario files"))
+    add_bench(commands)
     _add_warm_start(commands.add_parser("warm-start", help="fit the warm-start adapter on the demonstrations"))
     return parser
 

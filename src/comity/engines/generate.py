@@ -1,6 +1,6 @@
 """Batched sampling: shared beginnings are computed once, finished rows leave the batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,10 @@ from comity.types import Request
 
 SHRINK_AT = 0.75
 """The batch is shrunk when at most this share of its rows is still going."""
+
+Drawn = tuple[list[int], list[float]]
+"""Sampled tokens and their log-probabilities."""
+OnDraw = Callable[[Sequence[Drawn]], None]
 
 
 @dataclass
@@ -42,17 +46,23 @@ def generate(
     requests: Sequence[Request],
     pad_id: int,
     stop_ids: frozenset[int],
-) -> list[tuple[list[int], list[float]]]:
-    """Return for each prompt the sampled tokens (with the stop token, if one came) and their log-probabilities."""
+    on_draw: OnDraw | None = None,
+) -> list[Drawn]:
+    """Return for each prompt the sampled tokens (with the stop token, if one came) and their log-probabilities.
+
+    `on_draw` gets them as they stand after each token of the longest text.
+    """
     limits = [request.sampling.max_tokens for request in requests]
     head = output_layer(model)
     cache, states_BD, mask_BL, start = _prefill(model, prompts, pad_id, max(limits))
     logits_BV = head(states_BD)
     rows = _make_rows(requests, mask_BL, max(limits))
-    drawn: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+    drawn: list[Drawn] = [([], []) for _ in prompts]
     for step in range(max(limits)):
         token_B, logprob_B = sample_tokens(logits_BV, rows.temperature_B, rows.top_p_B, rows.uniform_BL[:, step])
         going = _record(rows.index_B, token_B, logprob_B, drawn, limits, stop_ids)
+        if on_draw is not None:
+            on_draw(drawn)
         if not any(going):
             break
         rows.mask_BL[:, start + step] = 1
@@ -136,7 +146,7 @@ def _record(
     index_B: Tensor,
     token_B: Tensor,
     logprob_B: Tensor,
-    drawn: list[tuple[list[int], list[float]]],
+    drawn: Sequence[Drawn],
     limits: Sequence[int],
     stop_ids: frozenset[int],
 ) -> list[bool]:

@@ -9,10 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from comity.engines.generate import generate
+from comity.engines.generate import Drawn, OnDraw, generate
 from comity.engines.merging import adapters_off, merged_adapter
 from comity.engines.models import decoder_of
 from comity.types import Completion, Message, Request
+
+OnText = Callable[[int, str], None]
+"""Gets the place of a request and its text as far as it is written."""
+HALF_LETTER = "\ufffd"
+"""What stands for a letter of which some tokens are still to come."""
 
 
 @dataclass
@@ -31,22 +36,44 @@ class LocalEngine:
 
     def __call__(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one completion a request, in order."""
+        return self.answer(requests)
+
+    def answer(self, requests: Sequence[Request], on_text: OnText | None = None) -> list[Completion]:
+        """Return one completion a request, in order; `on_text` gets each text as it grows.
+
+        What `on_text` raises ends the generation and is passed on.
+        """
         prompts = [self.encode_chat(request.messages) for request in requests]
         replies: dict[int, Completion] = {}
         sizes = [len(p) + r.sampling.max_tokens for p, r in zip(prompts, requests, strict=True)]
         for rows in split_batches(sizes, self.batch_tokens):
-            batch = self._answer([requests[i] for i in rows], [prompts[i] for i in rows])
+            tell = None if on_text is None else self._tell_texts(rows, on_text)
+            batch = self._answer([requests[i] for i in rows], [prompts[i] for i in rows], tell)
             replies.update(zip(rows, batch, strict=True))
         return [replies[i] for i in range(len(requests))]
 
-    def _answer(self, requests: Sequence[Request], prompts: Sequence[NDArray[np.int32]]) -> list[Completion]:
+    def _answer(
+        self, requests: Sequence[Request], prompts: Sequence[NDArray[np.int32]], on_draw: OnDraw | None = None
+    ) -> list[Completion]:
         stops = self.stop_ids
         with merged_adapter(self.model):
-            drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops)
+            drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops, on_draw)
         return [
             _completion(self, prompt, tokens, logprobs, stops)
             for prompt, (tokens, logprobs) in zip(prompts, drawn, strict=True)
         ]
+
+    def _tell_texts(self, rows: Sequence[int], on_text: OnText) -> OnDraw:
+        lengths = dict.fromkeys(rows, 0)
+
+        def tell(drawn: Sequence[Drawn]) -> None:
+            for row, (tokens, _) in zip(rows, drawn, strict=True):
+                if len(tokens) > lengths[row]:
+                    lengths[row] = len(tokens)
+                    text = str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+                    on_text(row, text.rstrip(HALF_LETTER))
+
+        return tell
 
     def encode_chat(self, messages: Sequence[Message]) -> NDArray[np.int32]:
         """Return the token ids (P,) of a chat with the opening of the assistant's turn."""

@@ -23,7 +23,7 @@ import torch
 
 from comity.config import EvaluateConfig, NegotiationConfig, to_plain
 from comity.engines.seating import Player, route_seats
-from comity.errors import RunError
+from comity.errors import JudgeError, RunError
 from comity.evaluation.ability import hash_prompts
 from comity.evaluation.matches import (
     Match,
@@ -55,8 +55,9 @@ FREE_JUDGES = frozenset({"preference", "max_unscored_share", "parted", "parted_s
 def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> list[Row]:
     """Play what `config.out` still lacks of a comparison of models and return all its dialogues.
 
-    Raise ConfigError for bad names, ModelError for a missing adapter, DataError for a bad task, and RunError when the
-    folder holds dialogues of other settings. A joint answer is written whether or not they agreed (paper, section 4).
+    A joint answer is written whether or not they agreed (paper, section 4). Raise ConfigError for bad names, ModelError
+    for a missing adapter, DataError for a bad task, RunError when the folder holds dialogues of other settings, and
+    JudgeError when a judge behind an address gives too few verdicts.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -80,9 +81,25 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
                     on_batch(describe_players(batch[0]), len(rows), len(known) + len(missing), states)
 
             played = play_batch(config, batch, players, panel, tell)
+            if panel.costs_money:
+                require_scored(played, config.judges.max_unscored_share)
             append_rows(path, played)
             rows.extend(played)
     return rows
+
+
+def require_scored(rows: Sequence[Row], limit: float) -> None:
+    """Raise JudgeError when a larger share of dialogues than `limit` has no reward.
+
+    A judge that is away would leave them unscored for ever. The dialogues are then not written, so the same command
+    judges them once it is back.
+    """
+    unscored = sum(row["reward"] is None for row in rows)
+    if unscored > limit * len(rows):
+        raise JudgeError(
+            f"judges.max_unscored_share is {limit}, but {unscored} of {len(rows)} dialogues of a batch have no "
+            "verdict; the batch was not written: mend the judge and give the same command again"
+        )
 
 
 def play_batch(

@@ -52,7 +52,8 @@ def collect_preferences(
     """Ask about every pair of self-play answers to the same task and run; return the rows, those in `path` first.
 
     A row holds task, decoding, scenario, run, first, second, judge, forward, backward and outcome. What stands in
-    `path` under the same judge is not asked again; a pair without an answer on one side is not asked about.
+    `path` under the same judge is not asked again; a pair without an answer on one side is not asked about. Unscored
+    pairs are returned but not stored.
     """
     known = read_whole_rows(path)
     asked = {_key(row) for row in known}
@@ -64,7 +65,8 @@ def collect_preferences(
             {**place, "forward": word.forward, "backward": word.backward, "outcome": word.outcome}
             for (place, _), word in zip(batch, words, strict=True)
         ]
-        append_rows(path, told)
+        # A pair without a verdict is asked about again at the next call: its judge may have been away.
+        append_rows(path, [row for row in told if row["outcome"] != "unscored"])
         known += told
     return [row for row in known if row["judge"] == judge.name]
 

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from comity.access import Spend
 from comity.config import AccessConfig, JudgeConfig, ModelConfig
 from comity.engines.local import LocalEngine
+from comity.engines.models import EMBEDDED
+from comity.judges.human import build_human_judge, mix_human_ratings, read_human_ratings
 from comity.judges.named import JudgeSources, list_judges, open_sources
 from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
@@ -88,8 +91,11 @@ def build_panel(
 ) -> Panel:
     """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` where it is theirs.
 
-    What judges behind an address cost is booked under `run`.
+    What judges behind an address cost is booked under `run`. Human ratings are read before a model is loaded; raise
+    DataError when they are too few.
     """
+    if judges.human != "none":
+        read_human_ratings(Path(judges.human))
     settings = [judges.agreement, judges.agency, *([judges.heldout_judge] if judges.heldout else [])]
     names = {*list_judges(settings)} | ({judges.satisfaction} - {"none"})
     sources = open_sources(names - {SELF_JUDGE}, judges, {model.name: engine}, access, run)
@@ -106,12 +112,20 @@ def build_panel(
 def _build(judges: JudgeConfig, sources: JudgeSources) -> Panel:
     return Panel(
         agreement=sources.build_agreement(judges.agreement),
-        agency=sources.build_agency(judges.agency),
+        agency=_add_human_ratings(judges, sources),
         heldout_agreement=sources.build_agreement(judges.heldout_judge, "heldout") if judges.heldout else None,
         heldout_agency=sources.build_agency(judges.heldout_judge, "heldout") if judges.heldout else None,
         satisfaction=None if judges.satisfaction == "none" else sources.build_satisfaction(judges.satisfaction),
         sources=sources,
     )
+
+
+def _add_human_ratings(judges: JudgeConfig, sources: JudgeSources) -> AgencyJudge:
+    agency = sources.build_agency(judges.agency)
+    if judges.human == "none":
+        return agency
+    human = build_human_judge(sources.load_base(EMBEDDED), Path(judges.human), judges.copy_limit)
+    return mix_human_ratings(agency, human, judges.human_share)
 
 
 def _answer(negotiation: Negotiation) -> Answer:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from comity.config import TrainConfig, to_plain
+from comity.config import TrainConfig
 from comity.errors import ComityError, ConfigError, RunError
 from comity.plan.architectures import find_architecture
 from comity.plan.plan import adapter_rank
-from comity.runs import check_run
+from comity.runs import check_run, describe_settings
 from comity.scenarios.load import load_dilemmas, load_persona_pairs
 
 
@@ -123,11 +123,16 @@ def _check_judges(config: TrainConfig) -> str:
             elif place == "head":
                 load_head(find_head(name, kind, which))
             found[name] = place
-    return ", ".join(f"{name} ({place})" for name, place in found.items())
+    said = [f"{name} ({place})" for name, place in found.items()]
+    if config.judges.human != "none":
+        from comity.judges.human import read_human_ratings
+
+        said.append(f"{len(read_human_ratings(Path(config.judges.human)))} human ratings")
+    return ", ".join(said)
 
 
 def _check_run_directory(config: TrainConfig) -> str:
-    check_run(config.run, to_plain(config), config.resume)
+    check_run(config.run, describe_settings(config), config.resume)
     place = config.run.absolute()
     while not place.exists():
         place = place.parent

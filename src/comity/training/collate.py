@@ -33,6 +33,8 @@ class MicroBatch:
     sampled_logprobs_N: Tensor
     advantages_N: Tensor
     temperatures_N: Tensor
+    samples_B: tuple[int, ...]
+    """Which sample each row is."""
 
 
 def make_micro_batches(
@@ -103,4 +105,5 @@ def _build(batch: Sequence[tuple[int, int, int]], samples: Sequence[TurnSample],
         sampled_logprobs_N=torch.cat(logprobs),
         advantages_N=torch.cat(advantages),
         temperatures_N=torch.cat(temperatures),
+        samples_B=tuple(row for _, _, row in batch),
     )

@@ -27,7 +27,7 @@ def make_samples(
             continue
         for completion, temperature in _trained_completions(item, settings, rules):
             if len(completion.token_ids):
-                samples.append(_make_sample(completion, advantage, temperature))
+                samples.append(make_sample(completion, advantage, temperature))
     return samples
 
 
@@ -54,7 +54,8 @@ def answer_carries_loss(solo: bool, settings: OptimizationConfig) -> bool:
     return settings.tokens in ("completion", "both") and not solo
 
 
-def _make_sample(completion: Completion, advantage: float, temperature: float) -> TurnSample:
+def make_sample(completion: Completion, advantage: float, temperature: float) -> TurnSample:
+    """Return the sample of one text: every sampled token carries loss, its prompt none."""
     prompt, sampled = completion.prompt_ids, completion.token_ids
     zeros = np.zeros(len(prompt), np.float32)
     return TurnSample(

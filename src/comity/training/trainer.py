@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from comity.config import OptimizationConfig, TrainConfig, to_plain
+from comity.config import OptimizationConfig, TrainConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
 from comity.errors import ComityError, ConfigError, JudgeError
@@ -26,6 +26,7 @@ from comity.negotiation.protocol import start
 from comity.runs import (
     append_metrics,
     create_run,
+    describe_settings,
     negotiation_row,
     read_metrics,
     truncate_run,
@@ -60,6 +61,7 @@ from comity.training.distributed import (
 from comity.training.opponent import seat_players
 from comity.training.parting import describe_parting, find_partings, summarize_parting
 from comity.training.policy import PolicyOptimizer, load_policy
+from comity.training.reread import Reread, reread_dialogues
 from comity.training.samples import make_samples
 from comity.training.summaries import count_sampled_tokens, count_unwatched, summarize_rewards
 from comity.training.trackers import open_trackers
@@ -107,7 +109,7 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     # The run directory comes last: a mistyped model leaves nothing behind.
     session = open_session(config, dilemmas, pairs, processes)
     with closing(session.panel):
-        run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
+        run_on_writer(processes, lambda: create_run(config.run, describe_settings(config), config.resume))
         run_steps(session, on_step, on_progress)
     processes.close()
     return session
@@ -208,7 +210,14 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     pad_id = session.engine.tokenizer.pad_token_id
     with clock.measure("update"):
         update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
-    told = run_on_writer(processes, lambda: _write_dialogues(session, step, everyone, rewards_SG, advantages_SG))
+    reread: list[Reread] = []
+    if config.store_tokens:
+        budget = settings.micro_batch_tokens
+        own = reread_dialogues(session.model, judged, config.negotiation, budget, pad_id)
+        reread = [item for part in processes.gather_on_writer(own) for item in part]
+    told = run_on_writer(
+        processes, lambda: _write_dialogues(session, step, everyone, reread, rewards_SG, advantages_SG)
+    )
     if session.panel.heldout_agency is not None:
         told |= count_unwatched(everyone)
     if session.panel.costs_money:
@@ -221,14 +230,15 @@ def _write_dialogues(
     session: Session,
     step: int,
     judged: Sequence[Judged],
+    reread: Sequence[Reread],
     rewards_SG: NDArray[np.float64],
     advantages_SG: NDArray[np.float64],
 ) -> dict[str, float]:
     config = session.config
     token_text = session.engine.token_text if config.store_tokens else None
     rows = [
-        negotiation_row(item, advantage, token_text)
-        for item, advantage in zip(judged, advantages_SG.ravel(), strict=True)
+        negotiation_row(item, advantage, token_text, again)
+        for item, advantage, again in zip(judged, advantages_SG.ravel(), reread or [()] * len(judged), strict=True)
     ]
     write_negotiations(config.run, step, rows)
     signs = {f"signs/{key}": value for key, value in summarize_signs(rows).items()}

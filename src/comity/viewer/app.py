@@ -14,11 +14,11 @@ from comity.errors import ComityError
 from comity.viewer import negotiation_pages, pages, play_pages, rate_pages, run_pages
 from comity.viewer.cast import Cast, LocalCast
 from comity.viewer.index import IndexShelf
-from comity.viewer.library import Library
+from comity.viewer.library import Library, is_run
 from comity.viewer.play import GameRoom
 from comity.viewer.ratings import RatingStore
 from comity.viewer.security import Guard
-from comity.viewer.settings import ViewConfig, ratings_path
+from comity.viewer.settings import ViewConfig
 from comity.viewer.state import Viewer
 
 
@@ -36,7 +36,7 @@ def build_app(root: Path, config: ViewConfig, cast: Cast | None = None, games: G
         indexes=IndexShelf(cache),
         cast=cast or LocalCast(library, config),
         games=games or GameRoom(),
-        ratings=RatingStore(ratings_path(config, root)),
+        ratings=RatingStore(find_ratings(config, root)),
     )
     app.include_router(run_pages.router)
     app.include_router(negotiation_pages.router)
@@ -47,6 +47,13 @@ def build_app(root: Path, config: ViewConfig, cast: Cast | None = None, games: G
     app.add_exception_handler(RequestValidationError, _show_bad_value)
     app.add_exception_handler(ComityError, _show_error)
     return Guard(app, config.hosts, config.token)
+
+
+def find_ratings(config: ViewConfig, root: Path) -> Path:
+    """Return the SQLite file of human ratings: beside the runs, never inside one, which has its own writer."""
+    if config.ratings:
+        return Path(config.ratings)
+    return (root.resolve().parent if is_run(root) else root) / "ratings.sqlite"
 
 
 async def _show_http_error(request: Request, error: Exception) -> Response:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 KEPT_MODELS = 2
 """Models in memory at once, beside the one that the judges read."""
 
+BOOKED_UNDER = "view"
+"""What the ledger books judges behind an address under."""
+
 
 @dataclass(frozen=True, slots=True)
 class Player:
@@ -66,7 +69,7 @@ class LocalCast:
             models.append(None if name == HUMAN else choices[name][1])
         with self._lock:
             panel = self._load_panel()
-            seats = [game.human if model is None else self._seat(model) for model in models]
+            seats = [game.human if model is None else self._seat(model, game) for model in models]
         writer = next(seat for seat, model in zip(seats, models, strict=True) if model is not None)
         return Table((seats[0], seats[1]), writer, self._judges(panel))
 
@@ -88,10 +91,10 @@ class LocalCast:
                 choices[f"{entry.id}@{step}"] = (f"{entry.id}, checkpoint {step}", model)
         return choices
 
-    def _seat(self, model: ModelConfig) -> Responder:
+    def _seat(self, model: ModelConfig, game: Game) -> Responder:
         def respond(requests: Sequence[Request]) -> Sequence[Completion]:
             with self._lock:
-                return self._load(model)(requests)
+                return self._load(model).answer(requests, lambda _, text: game.tell_draft(text))
 
         self._load(model)  # what cannot be loaded is told before the game begins
         return respond
@@ -121,7 +124,7 @@ class LocalCast:
                 torch.set_num_threads(self._config.threads)
             base = ModelConfig()
             engine = LocalEngine(load_model(base.name), load_tokenizer(base.name))
-            self._panel = build_panel(self._config.judges, engine, base)
+            self._panel = build_panel(self._config.judges, engine, base, self._config.access, BOOKED_UNDER)
         return self._panel
 
     def _judges(self, panel: "Panel") -> Judges:

@@ -14,10 +14,9 @@ from comity.runs import read_json
 from comity.training.samples import answer_carries_loss, message_carries_loss
 from comity.types import Completion, Message, Negotiation, Persona, Request, Scenario, Turn
 from comity.viewer.library import read_settings
+from comity.viewer.tokens import Token, has_change, list_tokens
 
 SEAT_NAMES = "ABCDEFGH"
-SHADES = (-0.105, -0.51, -1.2, -2.3, -3.5, -5.0)
-"""Log-probabilities between the shades: probabilities of 90, 60, 30, 10, 3 and 0.7 per cent."""
 TEXTS = ("scenario", "dilemma", "tier", "domain", "ending", "completion")
 NUMBERS = ("sample", "rounds", "reward", "score", "uncertainty", "heldout_score", "advantage")
 LISTS = ("personas", "messages", "checks", "reasons")
@@ -31,15 +30,6 @@ class Rules:
 
     negotiation: NegotiationConfig | None = None
     optimization: OptimizationConfig | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One sampled token; `shade` 0 (expected) to 6 (a surprise) is its class in the style sheet."""
-
-    text: str
-    shade: int
-    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +70,12 @@ class Dialogue:
         speeches = [speech for item in self.rounds for speech in item.speeches]
         return any(speech.tokens for speech in [*speeches, *([self.answer] if self.answer else [])])
 
+    @property
+    def has_changes(self) -> bool:
+        """Tell whether the log-probabilities after the step are stored too."""
+        stored = [message.get("sampled") for message in self.row["messages"]]
+        return any(map(has_change, [*stored, self.row["completion_sampled"]]))
+
 
 def read_rules(run: Path, part: str) -> Rules:
     """Return the rules of a run's part; None for what is missing or was written by another version."""
@@ -90,12 +86,20 @@ def read_rules(run: Path, part: str) -> Rules:
             path = next((p for p in folder.glob("*.settings.json") if p.name == f"{part}.settings.json"), None)
             if path is not None:
                 settings = read_json(path)["settings"]
+            elif "," in part and (folder / "settings.json").exists():
+                settings = _unfold(read_json(folder / "settings.json")["settings"])
     except (ComityError, KeyError, TypeError):
         settings = {}
     return Rules(
         _build(NegotiationConfig, settings.get("negotiation"), "negotiation."),
         _build(OptimizationConfig, settings.get("optimization"), "optimization.") if part == "train" else None,
     )
+
+
+def _unfold(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # A comparison of models writes `negotiation.rounds` and so on side by side.
+    rules = {name.removeprefix("negotiation."): value for name, value in settings.items() if "negotiation." in name}
+    return {"negotiation": rules}
 
 
 def lay_out(row: Mapping[str, Any], rules: Rules) -> Dialogue:
@@ -138,27 +142,6 @@ def restore_negotiation(row: Mapping[str, Any], messages: Sequence[Mapping[str, 
     scenario = Scenario(row["scenario"] or "", row["dilemma"] or "", "everyday", personas, "test")
     turns = tuple(Turn(_seat_of(item), Completion(str(item.get("text", "")))) for item in messages)
     return Negotiation(scenario, turns=turns)
-
-
-def list_tokens(sampled: object, trained: bool | None, advantage: object) -> tuple[Token, ...]:
-    """Return the stored tokens of a message, () without any or where texts and figures do not fit together."""
-    if not isinstance(sampled, dict):
-        return ()
-    texts, logprobs = sampled.get("texts"), sampled.get("logprobs")
-    if not isinstance(texts, list) or not isinstance(logprobs, list) or len(texts) != len(logprobs):
-        return ()
-    loss = {True: "in the loss", False: "not in the loss", None: "loss unknown"}[trained]
-    if trained and isinstance(advantage, int | float):
-        loss += f", advantage {advantage:+.2f}"
-    return tuple(_token(str(text), logprob, loss) for text, logprob in zip(texts, logprobs, strict=True))
-
-
-def _token(text: str, logprob: object, loss: str) -> Token:
-    if not isinstance(logprob, int | float) or not math.isfinite(logprob):
-        return Token(text, 0, f"no log-probability · {loss}")
-    shade = sum(logprob < limit for limit in SHADES)
-    figures = f"log-probability {logprob:.2f}, probability {100 * math.exp(min(logprob, 0.0)):.1f} %"
-    return Token(text, shade, f"{figures} · {loss}".replace("-", "−").replace("log−", "log-"))
 
 
 def _build(kind: type[Any], values: object, prefix: str) -> Any:

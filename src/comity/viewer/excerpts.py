@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LENGTH = 110
-BEFORE = 40
+BEFORE = 16
+"""Letters before the first word that is searched; with more of them a narrow column would not show it."""
 
 
 def cut_excerpt(row: Mapping[str, Any], words: Sequence[str]) -> list[tuple[str, bool]]:
@@ -17,6 +18,8 @@ def cut_excerpt(row: Mapping[str, Any], words: Sequence[str]) -> list[tuple[str,
         found = pattern.search(text) if pattern else None
         if found:
             start = max(0, found.start() - BEFORE)
+            if start:
+                start = text.find(" ", start, found.start()) + 1 or found.start()  # begin with a whole word
             piece = ("… " if start else "") + " ".join(text[start : start + LENGTH].split())
             return _mark(piece, pattern)
     return _mark(" ".join(str(row.get("dilemma") or "").split())[:LENGTH], None)

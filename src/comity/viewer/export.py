@@ -10,7 +10,7 @@ from typing import Any
 from comity.errors import ConfigError, RunError
 from comity.report.tables import tabulate_settings
 from comity.viewer.dialogue import Dialogue, lay_out, read_rules
-from comity.viewer.library import MARKS, Library, RunEntry, read_config
+from comity.viewer.library import Library, RunEntry, is_run, read_config
 from comity.viewer.pages import render_text
 from comity.viewer.run_pages import curves_context
 from comity.viewer.sources import Source, list_sources, read_lines, read_negotiation
@@ -71,7 +71,7 @@ def _write_pages(entry: RunEntry, out: Path) -> None:
 def find_run(root: Path, run: str) -> RunEntry:
     """Return a run by its path, or by its name below `root`."""
     path = Path(run)
-    if any((path / mark).exists() for mark in MARKS):
+    if is_run(path):
         return RunEntry(path.resolve().name, path)
     found = Library(root).find(run) if root.is_dir() else None
     if found is None:

@@ -17,15 +17,16 @@ from pathlib import Path
 from comity.errors import RunError
 from comity.viewer.sources import ReadSource, Source, list_sources, read_source
 
-VERSION = 1
+VERSION = 2
 BATCH_ROWS = 2000
 RESCAN_SECONDS = 1.0
 WASTE_ROWS = 50_000
 """Rows that were replaced stay in the full-text index as numbers without a row; beyond so many it is made anew."""
 
 SCHEMA = """
-CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT UNIQUE, part INTEGER, step INTEGER, size INTEGER, changed INTEGER,
+CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT UNIQUE, step INTEGER, size INTEGER, changed INTEGER,
   skipped INTEGER);
+CREATE TABLE parts (file INTEGER, part INTEGER, PRIMARY KEY (file, part)) WITHOUT ROWID;
 CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE negotiations (
   id INTEGER PRIMARY KEY AUTOINCREMENT, part INTEGER, step INTEGER, place INTEGER, scenario TEXT, sample INTEGER,
@@ -44,7 +45,7 @@ CREATE VIRTUAL TABLE texts USING fts5 (text, content='', columnsize=0, tokenize=
 EMPTY = """
 BEGIN IMMEDIATE;
 INSERT INTO texts (texts) VALUES ('delete-all');
-DELETE FROM files; DELETE FROM negotiations; DELETE FROM sqlite_sequence;
+DELETE FROM files; DELETE FROM parts; DELETE FROM negotiations; DELETE FROM sqlite_sequence;
 COMMIT;
 """
 INSERT = """
@@ -179,7 +180,7 @@ def open_index(path: Path) -> sqlite3.Connection:
     if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
         return connection
     names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    for name in ("texts", "negotiations", "names", "files"):
+    for name in ("texts", "negotiations", "names", "parts", "files"):
         if name in names:
             connection.execute(f"DROP TABLE {name}")
     connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -205,13 +206,14 @@ def _insert(connection: sqlite3.Connection, batch: list[ReadSource]) -> None:
         if known is not None and tuple(known) == source.mark:
             continue  # another viewer of the same run was faster
         _delete_rows(connection, source.path)
-        part = _number_of(connection, source.part)
-        values = (source.path, part, source.step, *source.mark, item.skipped)
-        insert = "INSERT INTO files (path, part, step, size, changed, skipped) VALUES (?, ?, ?, ?, ?, ?)"
+        values = (source.path, source.step, *source.mark, item.skipped)
+        insert = "INSERT INTO files (path, step, size, changed, skipped) VALUES (?, ?, ?, ?, ?)"
         file = connection.execute(insert, values).lastrowid
-        numbers = {name: _number_of(connection, name) for row in item.rows for name in (row.tier, row.ending)}
+        names = dict.fromkeys(name for row in item.rows for name in (row.part, row.tier, row.ending))
+        numbers = {name: _number_of(connection, name) for name in names}
+        connection.executemany("INSERT INTO parts VALUES (?, ?)", {(file, numbers[row.part]) for row in item.rows})
         for row in item.rows:
-            place = (part, source.step, row.place, row.start, row.size, file, row.scenario, row.sample)
+            place = (numbers[row.part], source.step, row.place, row.start, row.size, file, row.scenario, row.sample)
             figures = (numbers[row.tier], numbers[row.ending], *row.figures, row.words)
             number = connection.execute(INSERT, (*place, *figures)).lastrowid
             connection.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (number, row.text))
@@ -230,10 +232,14 @@ def _forget(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _delete_rows(connection: sqlite3.Connection, path: str) -> None:
-    known = connection.execute("SELECT part, step, id FROM files WHERE path = ?", (path,)).fetchone()
-    if known is not None:
-        connection.execute("DELETE FROM negotiations WHERE part = ? AND step = ? AND file = ?", known)
-        connection.execute("DELETE FROM files WHERE id = ?", known[2:])
+    known = connection.execute("SELECT id, step FROM files WHERE path = ?", (path,)).fetchone()
+    if known is None:
+        return
+    file, step = known
+    for (part,) in connection.execute("SELECT part FROM parts WHERE file = ?", (file,)).fetchall():
+        connection.execute("DELETE FROM negotiations WHERE part = ? AND step = ? AND file = ?", (part, step, file))
+    connection.execute("DELETE FROM parts WHERE file = ?", (file,))
+    connection.execute("DELETE FROM files WHERE id = ?", (file,))
 
 
 def _is_wasteful(connection: sqlite3.Connection) -> bool:

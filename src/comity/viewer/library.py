@@ -13,8 +13,8 @@ from comity.runs import read_json
 from comity.viewer.metrics import MetricsReader, MetricsTable
 
 State = Literal["training", "finished", "stopped", "not begun", "evaluation", "damaged"]
-MARKS = ("config.json", "metrics.jsonl", "negotiations", "before.jsonl")
-"""A folder with one of these is a run (or, with the last alone, the output of `comity evaluate`)."""
+MARKS = ("config.json", "metrics.jsonl", "negotiations", "before.jsonl", "dialogues.jsonl")
+"""A folder with one of these is a run (or, with one of the last two alone, the output of `comity evaluate`)."""
 DEEPEST = 3
 """Runs lie at most so many folders below the one that is served."""
 RESCAN_SECONDS = 2.0
@@ -102,6 +102,11 @@ def read_config(run: Path) -> dict[str, Any]:
     return content
 
 
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run directory or the output of an evaluation."""
+    return any((folder / mark).exists() for mark in MARKS)
+
+
 def _name_runs(root: Path) -> Iterator[RunEntry]:
     taken: set[str] = set()
     for path in _find_runs(root, 0):
@@ -114,7 +119,7 @@ def _name_runs(root: Path) -> Iterator[RunEntry]:
 
 
 def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
-    if any((folder / mark).exists() for mark in MARKS):
+    if is_run(folder):
         yield folder
         return
     if depth == DEEPEST:
@@ -129,14 +134,14 @@ def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _last_change(run: Path) -> float:
-    names = ("metrics.jsonl", "negotiations", "config.json", "before.jsonl", "after.jsonl")
+    names = ("metrics.jsonl", "negotiations", "config.json", "before.jsonl", "after.jsonl", "dialogues.jsonl")
     times = [(run / name).stat().st_mtime for name in names if (run / name).exists()]
     return max(times, default=0.0)
 
 
 def _tell_state(run: Path, table: MetricsTable, planned: int | None, idle_seconds: float) -> State:
     done = len(table.steps)
-    if not done and (run / "before.jsonl").exists():
+    if not done and any((run / name).exists() for name in ("before.jsonl", "dialogues.jsonl")):
         return "evaluation"
     if (planned is not None and done >= planned) or (run / "summary.json").exists():
         return "finished"

@@ -53,7 +53,9 @@ def show_rows(request: Request, run_id: str) -> Response:
     index = index_of(request, entry)
     state = index.refresh()
     version = f"{index.generation()}|{state}|{request.url.query}"
-    return pages.render_fragment(request, "negotiation_rows.html.j2", _list_context(request, entry, index), version)
+    return pages.render_fragment(
+        request, "negotiation_rows.html.j2", version, lambda: _list_context(request, entry, index)
+    )
 
 
 @router.get("/runs/{run_id}/negotiations/{part}/{step}/{place}")
@@ -168,6 +170,8 @@ def read_filter(query: QueryParams, parts: list[str]) -> Filter:
         ending=query.get("ending", ""),
         reward_from=_number(query, "reward_from"),
         reward_to=_number(query, "reward_to"),
+        score_from=_number(query, "score_from"),
+        score_to=_number(query, "score_to"),
         text=query.get("text", "").strip(),
     )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -53,13 +53,15 @@ def render_text(template: str, context: Mapping[str, Any]) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def render_fragment(request: Request, template: str, context: Mapping[str, Any], version: str) -> Response:
-    """Return a part of a page that the browser asks for again and again; 304 when it has this version."""
-    tag = f'"{hashlib.sha256(version.encode()).hexdigest()[:24]}"'
+def render_fragment(
+    request: Request, template: str, version: str, make_context: Callable[[], Mapping[str, Any]]
+) -> Response:
+    """Return a part of a page that the browser asks for again and again; 304 when it has this version already."""
+    tag = f'"{hashlib.sha256(version.encode("utf-8", "replace")).hexdigest()[:24]}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    answer = render(request, template, context)
+    answer = render(request, template, make_context())
     answer.headers.update(headers)
     return answer
 

@@ -110,6 +110,7 @@ class Game:
         self.judged: Judged | None = None
         self.status: Status = "loading"
         self.awaited = ""
+        self.draft = ""
         self.problem = ""
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -134,8 +135,15 @@ class Game:
         """Play in a thread; `open_table` may load models first."""
         threading.Thread(target=self._run, args=(open_table,), daemon=True).start()
 
+    def tell_draft(self, text: str) -> None:
+        """Show the message that is being written as far as it has come; raise LeftTable once the game is stopped."""
+        if self._stopped.is_set():
+            raise LeftTable
+        self.draft = text
+        self.wake()
+
     def stop(self) -> None:
-        """End the game before the next message."""
+        """End the game, at the latest before the next message."""
         self._stopped.set()
         self.human.leave()
 
@@ -199,7 +207,7 @@ class Game:
 
     def _tell(self, status: Status, state: Negotiation, awaited: str = "") -> None:
         with self._lock:
-            self.status, self.state, self.awaited = status, state, awaited
+            self.status, self.state, self.awaited, self.draft = status, state, awaited, ""
         self.wake()
 
 

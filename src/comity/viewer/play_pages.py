@@ -24,6 +24,7 @@ router = APIRouter()
 
 LONGEST_TEXT = 4000
 MOST_ROUNDS = 20
+WRITERS = {"seat_0": "A", "seat_1": "B", "summary": "Joint answer"}
 
 
 def require_game(request: Request, game_id: str) -> Game:
@@ -111,12 +112,13 @@ async def stream_game(
     try:
         while True:
             event.clear()
-            is_over = game.is_over
+            is_over, draft = game.is_over, game.draft
             moves = list_moves(game)
             news = [pages.render_text("move.html.j2", {"move": move}) for move in moves[sent:]]
             sent = len(moves)
             data = {
                 "moves": news, "status": describe_status(game), "turn": game.is_humans_turn, "over": is_over,
+                "writer": WRITERS.get(game.awaited, ""), "draft": draft,
             }  # fmt: skip
             yield ServerSentEvent(data=data, event="change", id=str(sent))
             if is_over or viewer_of(request).games.is_closed:
@@ -189,7 +191,7 @@ def _start_context(request: Request, scenario: Scenario, seats: tuple[str, str])
     players = viewer.cast.list_players()
     return {
         "scenario": scenario,
-        "seats": (seats[0] or HUMAN, seats[1] or players[0].id),
+        "seats": (seats[0] or HUMAN, seats[1] or players[min(1, len(players) - 1)].id),
         "players": players,
         "human": HUMAN,
         "games": [(game, describe_status(game)) for game in viewer.games.list_games()],

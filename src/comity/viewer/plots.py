@@ -19,7 +19,7 @@ from comity.viewer.metrics import MetricsTable
 from comity.viewer.scales import choose_ticks, show_number, show_tick, spread_labels, thin_points
 
 WIDTH, HEIGHT = 460.0, 230.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 92.0, 10.0, 26.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 104.0, 10.0, 26.0
 """Margins; the right one holds the labels of the lines."""
 LABEL_GAP = 12.0
 INKS = {INK: "ink", TRAINING: "training", HELDOUT: "heldout", WARNING: "warning", QUIET: "quiet"}
@@ -102,9 +102,7 @@ def name_section(key: str) -> str:
 
 
 def draw_chart(chart: Chart, curves: Sequence[Curve]) -> Plot:
-    """Return a chart with its known curves; a stack adds them up."""
-    if chart.kind == "stack":
-        curves = _stack(curves)
+    """Return a chart with its known curves."""
     return draw_curves(
         chart.name, chart.section, chart.title, chart.caption, curves,
         Look(chart.limits, chart.percent, chart.fill, chart.kind == "stack"),
@@ -125,7 +123,13 @@ class Look:
 def draw_curves(
     name: str, section: str, title: str, caption: str, curves: Sequence[Curve], look: Look = Look()
 ) -> Plot:
-    """Return curves over steps as geometry; lines are running averages, dots single steps."""
+    """Return curves over steps as geometry; lines are running averages, dots single steps.
+
+    A stack is drawn added up; its figures are those of each curve alone.
+    """
+    if look.stack:
+        curves = _on_shared_steps(curves)
+    told, curves = curves, _add_up(curves) if look.stack else curves
     averaged = [running_average(curve.values, averaging_window(len(curve.values))) for curve in curves]
     bounds = _bounds(curves, averaged, look.limits)
     x_low, x_high, y_low, y_high = bounds
@@ -141,9 +145,9 @@ def draw_curves(
             if look.dots and not look.stack
             else (),
             label_y=round(height, 1),
-            last=show_number(curve.values[-1], look.percent),
+            last=show_number(alone.values[-1], look.percent),
         )
-        for curve, path, height in zip(curves, paths, heights, strict=True)
+        for curve, alone, path, height in zip(curves, told, paths, heights, strict=True)
     )
     return Plot(
         name=name,
@@ -159,8 +163,8 @@ def draw_curves(
             Tick(round(_y(tick, y_low, y_high), 1), show_tick(tick, look.percent))
             for tick in choose_ticks(y_low, y_high)
         ),
-        summary=_summarize(title, curves, look.percent),
-        readout=_readout(curves, paths, bounds, look.percent),
+        summary=_summarize(title, told, look.percent),
+        readout=_readout(told, bounds, look.percent),
     )
 
 
@@ -179,14 +183,21 @@ def draw_spark(table: MetricsTable, key: str = "reward/mean") -> str:
     )
 
 
-def _stack(curves: Sequence[Curve]) -> list[Curve]:
+def _on_shared_steps(curves: Sequence[Curve]) -> list[Curve]:
     # Only steps that all of them know can be added up.
     known = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
     steps = sorted(set(known[0]).intersection(*known[1:]))
-    sums, total = [], dict.fromkeys(steps, 0.0)
-    for curve, values in zip(curves, known, strict=True):
-        total = {step: total[step] + values[step] for step in steps}
-        sums.append(Curve(curve.label, steps, list(total.values()), curve.ink))
+    return [
+        Curve(curve.label, steps, [values[step] for step in steps], curve.ink)
+        for curve, values in zip(curves, known, strict=True)
+    ]
+
+
+def _add_up(curves: Sequence[Curve]) -> list[Curve]:
+    sums, total = [], [0.0] * len(curves[0].steps)
+    for curve in curves:
+        total = [before + value for before, value in zip(total, curve.values, strict=True)]
+        sums.append(Curve(curve.label, curve.steps, total, curve.ink))
     return sums
 
 
@@ -247,20 +258,13 @@ def _summarize(title: str, curves: Sequence[Curve], percent: bool) -> str:
     return f"{title}: {'; '.join(parts)}."
 
 
-def _readout(
-    curves: Sequence[Curve],
-    paths: Sequence[list[tuple[float, float]]],
-    bounds: tuple[float, float, float, float],
-    percent: bool,
-) -> str:
-    return json.dumps(
+def _readout(curves: Sequence[Curve], bounds: tuple[float, float, float, float], percent: bool) -> str:
+    series = [
         {
-            "x": [LEFT, WIDTH - RIGHT, bounds[0], bounds[1]],
-            "percent": percent,
-            "series": [
-                {"label": curve.label, "points": [[step, float(f"{value:.4g}")] for step, value in path]}
-                for curve, path in zip(curves, paths, strict=True)
-            ],
-        },
-        separators=(",", ":"),
-    )
+            "label": curve.label,
+            "points": [[step, float(f"{value:.4g}")] for step, value in thin_points(curve.steps, curve.values)],
+        }
+        for curve in curves
+    ]
+    frame = [LEFT, WIDTH - RIGHT, bounds[0], bounds[1]]
+    return json.dumps({"x": frame, "percent": percent, "series": series}, separators=(",", ":"))

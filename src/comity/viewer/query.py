@@ -30,6 +30,8 @@ class Filter:
     ending: str = ""
     reward_from: float | None = None
     reward_to: float | None = None
+    score_from: float | None = None
+    score_to: float | None = None
     text: str = ""
 
 
@@ -137,7 +139,7 @@ def list_records(connection: sqlite3.Connection, part: str) -> list[Record]:
 
 def list_parts(connection: sqlite3.Connection) -> list[str]:
     """Return the parts that a run has negotiations of, training first."""
-    found = [row[0] for row in connection.execute("SELECT name FROM names WHERE id IN (SELECT part FROM files)")]
+    found = [row[0] for row in connection.execute("SELECT name FROM names WHERE id IN (SELECT part FROM parts)")]
     order = {"train": 0, "before": 1, "after": 2}
     return sorted(found, key=lambda part: (order.get(part, 3), part))
 
@@ -171,6 +173,7 @@ def _conditions(wanted: Filter) -> tuple[str, Sequence[object]]:
     bounds = (
         ("step >= ?", wanted.step_from), ("step <= ?", wanted.step_to),
         ("reward >= ?", wanted.reward_from), ("reward <= ?", wanted.reward_to),
+        ("score >= ?", wanted.score_from), ("score <= ?", wanted.score_to),
     )  # fmt: skip
     found += [(condition, value) for condition, value in bounds if value is not None]
     if wanted.scenario:

@@ -5,7 +5,8 @@ the judges said of them, is in the results alone, and there for rated items only
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote
 
@@ -15,11 +16,13 @@ from starlette.responses import RedirectResponse, Response
 
 from comity.errors import ComityError, ConfigError
 from comity.viewer import pages
+from comity.viewer.library import RunEntry
+from comity.viewer.query import list_parts
 from comity.viewer.rater_agreement import compare_judges, compare_raters, count_wins
 from comity.viewer.ratings import KINDS, Item, Kind, Rating, Study, is_swapped, next_item, read_name
-from comity.viewer.sources import list_parts_of
+from comity.viewer.sources import MANY, list_parts_of
 from comity.viewer.state import Viewer, require_run, viewer_of
-from comity.viewer.studies import MOST_ITEMS, RatedSource, draw_items, write_labels
+from comity.viewer.studies import MOST_ITEMS, RatedSource, draw_items, write_audit_rows, write_labels
 
 router = APIRouter()
 
@@ -134,11 +137,25 @@ def show_results(request: Request, study_id: int) -> Response:
 
 @router.get("/rate/{study_id}/labels.jsonl")
 def export_labels(request: Request, study_id: int, part: Literal["train", "heldout"] = "heldout") -> Response:
-    """Return the ratings that stand as JSONL."""
+    """Return the ratings that stand as JSONL, one row a rating."""
     study = _require_study(request, study_id)
     rows = write_labels(study, viewer_of(request).ratings.list_ratings(study), part)
+    return _download(rows, f"{study.kind}-{study.id}-{part}.jsonl")
+
+
+@router.get("/rate/{study_id}/audit.jsonl")
+def export_audit_rows(request: Request, study_id: int) -> Response:
+    """Return the rated items with all their ratings and the judges' verdicts as JSONL, one row an item."""
+    study = _require_study(request, study_id)
+    if study.kind == "preference":
+        raise HTTPException(404, "Comparisons are audited as they are: take labels.jsonl.")
+    rows = write_audit_rows(study, viewer_of(request).ratings.list_ratings(study))
+    return _download(rows, f"{study.kind}-{study.id}-audit.jsonl")
+
+
+def _download(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    headers = {"content-disposition": f'attachment; filename="{study.kind}-{study.id}.jsonl"'}
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(text.encode("utf-8", "backslashreplace"), media_type="application/jsonl", headers=headers)
 
 
@@ -202,16 +219,28 @@ def _count(viewer: Viewer, study: Study, rater: str) -> tuple[Study, int, int, i
 
 
 def _list_sources(viewer: Viewer) -> Sequence[tuple[str, str]]:
-    # Evaluations first: both kinds of comparison need them.
-    found = [(entry.id, part) for entry in viewer.library.entries() for part in list_parts_of(entry.path)]
-    found.sort(key=lambda item: item[1] == "train")
+    order = {"before": 0, "after": 1, "train": 3}
+    found = [(entry.id, part) for entry in viewer.library.entries() for part in _list_parts(viewer, entry)]
+    found.sort(key=lambda item: order.get(item[1], 2))
     return [(f"{part}@{run}", f"{run}, {'training' if part == 'train' else part}") for run, part in found]
+
+
+def _list_parts(viewer: Viewer, entry: RunEntry) -> list[str]:
+    parts = list_parts_of(entry.path)
+    if MANY not in parts:
+        return parts
+    # Only the index knows which models a comparison of several has.
+    index = viewer.indexes.open(entry.path)
+    index.refresh()
+    with closing(index.connect()) as connection:
+        more = [part for part in list_parts(connection) if part not in parts]
+    return [part for part in parts if part != MANY] + more
 
 
 def _find_source(request: Request, text: str) -> RatedSource:
     part, _, run_id = text.partition("@")
     entry = require_run(request, run_id)
-    if part not in list_parts_of(entry.path):
+    if part not in _list_parts(viewer_of(request), entry):
         raise ConfigError(f"part {part!r} is not in run {run_id!r}: choose one of the list")
     index = viewer_of(request).indexes.open(entry.path)
     if not index.refresh(INDEX_WAIT_SECONDS).complete:

@@ -40,7 +40,7 @@ def show_run_list(request: Request) -> Response:
     """Return the rows of the list as they are now."""
     context = _list_context(request)
     version = "|".join(f"{run.version}{spark}{pages.show_age(run.updated)}" for run, spark in context["runs"])
-    return pages.render_fragment(request, "run_list.html.j2", context, version)
+    return pages.render_fragment(request, "run_list.html.j2", version, lambda: context)
 
 
 @router.get("/runs/{run_id}")
@@ -59,9 +59,10 @@ def show_run(request: Request, run_id: str) -> Response:
 def show_curves(request: Request, run_id: str) -> Response:
     """Return facts and curves of a run as they are now."""
     overview = viewer_of(request).library.describe(require_run(request, run_id))
-    context = {"run": overview.entry, **curves_context(overview)}
-    version = f"{overview.version}|{context['result']}"
-    return pages.render_fragment(request, "curves.html.j2", context, version)
+    version = f"{overview.version}|{read_result(overview.entry)}"
+    return pages.render_fragment(
+        request, "curves.html.j2", version, lambda: {"run": overview.entry, **curves_context(overview)}
+    )
 
 
 @router.get("/runs/{run_id}/config")

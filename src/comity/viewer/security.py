@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -77,10 +77,11 @@ class Guard:
             return PlainTextResponse(text, 421)
         if not self.token:
             return None
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if scope["method"] == "GET" and _same(query.pop("token", ""), self.token):
+        query = parse_qsl(scope["query_string"].decode("latin-1"))
+        if scope["method"] == "GET" and any(name == "token" and _same(value, self.token) for name, value in query):
             # The token leaves the address, where it would be seen over a shoulder and kept in the history.
-            answer = RedirectResponse(scope["path"] + (f"?{urlencode(query)}" if query else ""), 303)
+            rest = urlencode([(name, value) for name, value in query if name != "token"])
+            answer = RedirectResponse(quote(scope["path"]) + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(ACCESS, self.token, httponly=True, samesite="lax")
             return answer
         given = cookies.get(ACCESS) or headers.get("authorization", "").removeprefix("Bearer ")

@@ -25,14 +25,21 @@ def serve(root: Path, config: ViewConfig, say: Callable[[str], None]) -> None:
 
     Raise RunError when there is no such folder, ConfigError when the address cannot be listened at.
     """
-    if not config.token and not is_loopback(config.host):
-        config = dataclasses.replace(config, token=secrets.token_urlsafe(24))
+    config = secure_settings(config)
     games = GameRoom()
     app = build_app(root, config, games=games)
     with open_listener(config) as listener:
         say(f"{describe_address(config, listener.getsockname()[1])} shows the runs in {root}; stop with Ctrl+C")
         with suppress(KeyboardInterrupt):  # the way to end it, not an error
             asyncio.run(run_server(make_server(app), listener, games))
+
+
+def secure_settings(config: ViewConfig) -> ViewConfig:
+    """Return the settings with what an address that others can reach needs: an access token, and its own names."""
+    if is_loopback(config.host):
+        return config
+    names = (*config.hosts, config.host, socket.gethostname())
+    return dataclasses.replace(config, token=config.token or secrets.token_urlsafe(24), hosts=names)
 
 
 def make_server(app: Guard) -> uvicorn.Server:

@@ -1,9 +1,8 @@
 """How the viewer is served, and what it plays with."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from comity.config import JudgeConfig, ModelConfig, NegotiationConfig
+from comity.config import AccessConfig, JudgeConfig, ModelConfig, NegotiationConfig
 from comity.errors import ConfigError
 
 
@@ -33,6 +32,7 @@ class ViewConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     negotiation: NegotiationConfig = field(default_factory=NegotiationConfig)
     judges: JudgeConfig = field(default_factory=JudgeConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -44,8 +44,3 @@ class ViewConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: choose 0 or more")
         if bool(self.export) != bool(self.out):
             raise ConfigError("export and out belong together: give --export RUN --out FOLDER")
-
-
-def ratings_path(config: ViewConfig, root: Path) -> Path:
-    """Return the SQLite file of human ratings."""
-    return Path(config.ratings) if config.ratings else root / "ratings.sqlite"

@@ -4,13 +4,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from comity.errors import RunError
 
+MANY = "dialogues"
+"""The file of a comparison of several models; its rows belong to parts named by who plays (see `name_part`)."""
+OTHERS = ("metrics", "train", "preferences", "ifeval")
+"""JSONL files of ours without negotiations, and the name of the part that steps have."""
 STEP = re.compile(r"step-(\d+)\.jsonl")
 
 
@@ -37,7 +41,7 @@ def list_sources(run: Path) -> list[Source]:
     for folder in ("evaluation", "."):
         for entry in _files_of(run / folder):
             stem, dot, ending = entry.name.partition(".")
-            if (dot, ending) == (".", "jsonl") and stem not in ("metrics", "train"):
+            if (dot, ending) == (".", "jsonl") and stem not in OTHERS and "," not in stem:
                 path = entry.name if folder == "." else f"{folder}/{entry.name}"
                 found.append(Source(path, stem, 0, _mark(entry)))
     # One file a part and step: of `step-1.jsonl` and `step-01.jsonl` the first counts.
@@ -51,6 +55,7 @@ class ReadRow:
     `figures` are rounds, reward, score, held-out score and advantage, None where unknown.
     """
 
+    part: str
     place: int
     start: int
     size: int
@@ -79,7 +84,7 @@ def list_parts_of(run: Path) -> list[str]:
         names = [
             entry.name.removesuffix(".jsonl") for entry in _files_of(run / folder) if entry.name.endswith(".jsonl")
         ]
-        parts += [name for name in names if name not in ("metrics", "train", *parts) and "." not in name]
+        parts += [name for name in names if name not in (*OTHERS, *parts) and not {".", ","} & set(name)]
     return parts
 
 
@@ -115,11 +120,19 @@ def read_source(run: Path, source: Source) -> ReadSource:
         if row is None:
             skipped += 1
         else:
-            rows.append(describe_row(row, place, start, len(line)))
+            rows.append(describe_row(row, name_part(row, source.part), place, start, len(line)))
     return ReadSource(source, rows, skipped if rows else 0)
 
 
-def describe_row(row: dict[str, Any], place: int, start: int, size: int) -> ReadRow:
+def name_part(row: Mapping[str, Any], part: str) -> str:
+    """Return the part that a row belongs to: its file's, or `MODEL[ against OTHER], DECODING` among several models."""
+    model, other, decoding = (_storable(str(row.get(name, ""))) for name in ("model", "opponent", "decoding"))
+    if part != MANY or not model:
+        return part
+    return f"{model}{'' if other in ('', model) else f' against {other}'}, {decoding or 'sampled'}"
+
+
+def describe_row(row: dict[str, Any], part: str, place: int, start: int, size: int) -> ReadRow:
     """Return what the index takes from a negotiation row; fields of a wrong type count as unknown."""
     messages = [str(message.get("text", "")) for message in row["messages"] if isinstance(message, dict)]
     scenario, personas, reasons = str(row.get("scenario", "")), row.get("personas"), row.get("reasons")
@@ -127,6 +140,7 @@ def describe_row(row: dict[str, Any], place: int, start: int, size: int) -> Read
     for more in (personas, reasons):
         texts += map(str, more if isinstance(more, list) else ())
     return ReadRow(
+        part=part,
         place=place,
         start=start,
         size=size,

@@ -7,7 +7,7 @@ Fields of an item: `dilemma_id`, `dilemma`, `personas`, then for each kind
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from comity.scenarios.rows import Row
 from comity.viewer.index import RunIndex
 from comity.viewer.library import RunEntry
 from comity.viewer.query import Filter, Record, find_nth, find_page, list_records
-from comity.viewer.ratings import Kind, Rating, Study
+from comity.viewer.ratings import Kind, Rating, Study, is_swapped
 from comity.viewer.sources import read_row
 
 MOST_ITEMS = 500
@@ -57,32 +57,70 @@ def draw_items(kind: Kind, sources: list[RatedSource], count: int, seed: int) ->
     return _take(_draw_pairs(first, second, rng), count)
 
 
-def write_labels(study: Study, ratings: list[Rating], part: str) -> list[Row]:
-    """Return ratings as rows; those of agency and agreement have the fields of `comity judge calibrate`.
+def write_labels(study: Study, ratings: Sequence[Rating], part: str) -> list[Row]:
+    """Return one row a rating, in the order they were given.
 
-    `part` is `train` or `heldout`, which calibration tells apart.
+    Those of agency and agreement are labels, as `comity judge calibrate --labels` and the setting `judges.human` read
+    them; `part` is `train` or `heldout`. Preferences are verdicts, as `comity judge audit --pairwise` reads them.
     """
     return [_label(study, rating, part) for rating in ratings]
 
 
+def write_audit_rows(study: Study, ratings: Sequence[Rating]) -> list[Row]:
+    """Return one row an item that somebody rated, for `comity judge audit --rows FILE --human ratings`.
+
+    `ratings` lists what its raters said, `raters` their names; the judges' verdicts of the run stand beside them:
+    `score` and `heldout_score`, or `agreed` and `heldout_agreed`.
+    """
+    of_item: dict[str, list[Rating]] = {}
+    for rating in ratings:
+        of_item.setdefault(rating.item.id, []).append(rating)
+    return [_audit_row(study, given) for given in of_item.values()]
+
+
+def _audit_row(study: Study, given: Sequence[Rating]) -> Row:
+    item = given[0].item
+    fields = ("score", "heldout_score") if study.kind == "agency" else ("agreed", "heldout_agreed")
+    return {
+        "id": f"item-{study.id}-{item.place}",
+        **_texts(study, item.content),
+        "ratings": [_value(study, rating) for rating in given],
+        "raters": [rating.rater for rating in given],
+        **{name: item.content[name] for name in fields},
+        "author": item.content["name"],
+    }
+
+
 def _label(study: Study, rating: Rating, part: str) -> Row:
-    content = rating.item.content
     row: Row = {
         "id": f"rating-{study.id}-{rating.item.place}-{rating.rater}",
-        "dilemma_id": content["dilemma_id"],
-        "dilemma": content["dilemma"],
+        **_texts(study, rating.item.content),
     }
+    if study.kind == "preference":
+        names = rating.item.content["names"]
+        row |= {"first": "b" if is_swapped(study, rating.rater, rating.item) else "a"}
+        row |= {"preferred": _value(study, rating), "author_a": names[0], "author_b": names[1]}
+        return row | {"rater": rating.rater}
+    name = "score" if study.kind == "agency" else "agreed"
+    return row | {name: _value(study, rating), "author": rating.rater, "source": "model", "part": part}
+
+
+def _texts(study: Study, content: Mapping[str, Any]) -> Row:
+    row: Row = {"dilemma_id": content["dilemma_id"], "dilemma": content["dilemma"]}
     if study.kind == "agency":
-        row |= {"answer": content["answer"], "score": int(rating.value)}
-    elif study.kind == "agreement":
-        row |= {name: content[name] for name in ("message_a", "message_b")}
-        row |= {"persona_a": content["personas"][0], "persona_b": content["personas"][1]}
-        row |= {"agreed": rating.value == 1.0}
-    else:
-        row |= {"answer_a": content["answers"][0], "answer_b": content["answers"][1]}
-        row |= {"from_a": content["names"][0], "from_b": content["names"][1]}
-        row |= {"preferred": "a" if rating.value == 0.0 else "b" if rating.value == 1.0 else "neither"}
-    return row | {"author": rating.rater, "source": "model", "part": part}
+        return row | {"answer": content["answer"]}
+    if study.kind == "preference":
+        return row | {"answer_a": content["answers"][0], "answer_b": content["answers"][1]}
+    row |= {"persona_a": content["personas"][0], "persona_b": content["personas"][1]}
+    return row | {name: content[name] for name in ("message_a", "message_b")}
+
+
+def _value(study: Study, rating: Rating) -> int | bool | str:
+    if study.kind == "agency":
+        return int(rating.value)
+    if study.kind == "agreement":
+        return rating.value == 1.0
+    return "a" if rating.value == 0.0 else "b" if rating.value == 1.0 else "tie"
 
 
 def _take(items: Iterator[dict[str, Any] | None], count: int) -> list[dict[str, Any]]:

@@ -2,11 +2,16 @@
 "use strict";
 
 const moves = document.getElementById("moves"), statusLine = document.getElementById("status");
+const draft = document.getElementById("draft"); // what is being written; read out once it is a message
 const say = document.getElementById("say"), message = document.getElementById("message");
 
 function apply(data) {
   for (const html of data.moves) moves.insertAdjacentHTML("beforeend", html); // escaped by our own templates
-  statusLine.textContent = data.status;
+  if (statusLine.textContent !== data.status) statusLine.textContent = data.status;
+  draft.hidden = !data.draft;
+  draft.className = "bubble " + (data.writer === "B" ? "seat-b" : "seat-a");
+  draft.querySelector(".who").textContent = data.writer;
+  draft.querySelector(".text").textContent = data.draft;
   if (data.moves.length) {
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     moves.lastElementChild.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });

@@ -119,7 +119,10 @@ function onKey(event) {
   const wanted = [...document.querySelectorAll("[data-key]")].find((item) => item.dataset.key === event.key);
   if (!wanted || wanted.disabled || event.repeat) return;
   event.preventDefault();
-  if (wanted.matches("input, textarea")) wanted.focus();
+  if (wanted.matches("select")) {
+    wanted.selectedIndex = (wanted.selectedIndex + 1) % wanted.length;
+    wanted.dispatchEvent(new Event("change"));
+  } else if (wanted.matches("input, textarea")) wanted.focus();
   else wanted.click();
 }
 
@@ -129,9 +132,15 @@ function prepare(part) {
 
 document.addEventListener("keydown", onKey);
 document.querySelectorAll("[data-live]").forEach(keepLive);
-document.querySelectorAll("[data-toggle]").forEach((box) => {
-  const apply = () => document.body.classList.toggle(box.dataset.toggle, box.checked);
-  box.addEventListener("change", apply);
+document.querySelectorAll("[data-shades]").forEach((choice) => {
+  // The choice stays while one goes from negotiation to negotiation.
+  const kept = sessionStorage.getItem("shades");
+  if ([...choice.options].some((option) => option.value === kept)) choice.value = kept;
+  const apply = () => { document.body.dataset.shade = choice.value; };
+  choice.addEventListener("change", () => {
+    sessionStorage.setItem("shades", choice.value);
+    apply();
+  });
   apply();
 });
 document.querySelectorAll("form[data-once]").forEach((form) => {
