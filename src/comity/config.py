@@ -132,9 +132,9 @@ class JudgeConfig:
     """A training step with a larger share of rollouts without verdict is not taken, and the run stops."""
     parted: Literal["warn", "pause", "off"] = "warn"
     """What happens when the gap between the training judge and the held-out one grows: see docs/judges.md."""
-    parted_steps: int = 10
-    """How many first and last steps of a run are compared for that."""
-    parted_errors: float = 4.0
+    parted_steps: int = 50
+    """Most first and last steps that are compared for that: a quarter of the run so far, but 5 or more."""
+    parted_errors: float = 3.0
     """Standard errors by which the gap must have grown."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from comity.config import JudgeConfig, to_plain
 from comity.errors import ConfigError, JudgeError
 from comity.judges.panel import Panel
 from comity.runs import create_run, read_metrics
-from comity.training.parting import describe_parting, find_partings, measure_parting, summarize_parting
+from comity.training.parting import choose_steps, describe_parting, find_partings, measure_parting, summarize_parting
 from comity.training.trainer import run_steps
 from comity.types import Verdict
 
@@ -31,6 +31,15 @@ def test_a_gap_that_grows_is_a_parting():
     assert found.heldout == pytest.approx((0.2, 0.2))
     assert found.parted
     assert not measure_parting(rows, "agreement", 2, 7.1).parted
+
+
+def test_a_longer_run_is_compared_over_more_steps():
+    assert [choose_steps(known, 50) for known in (4, 10, 23, 24, 100, 200, 1900)] == [5, 5, 5, 6, 25, 50, 50]
+    assert choose_steps(1900, 2) == 2
+    rows = metrics([0.5] * 5 + [0.9] * 4, [0.5] * 9)
+    assert measure_parting(rows, "agreement", 50, 3.0) is None
+    found = measure_parting([*rows, rows[-1]], "agreement", 50, 3.0)
+    assert (found.steps, found.parted) == (5, True)
 
 
 def test_judges_that_rise_together_do_not_part():
@@ -68,12 +77,12 @@ def test_only_steps_with_both_judges_count():
 
 
 def test_what_is_written_and_said():
-    judges = JudgeConfig(parted_steps=2)
+    judges = JudgeConfig(parted_steps=2, parted_errors=4.0)
     rows = metrics([0.2, 0.3, 0.7, 0.8], [0.2, 0.2, 0.2, 0.2])
     partings = find_partings(rows, judges)
     assert summarize_parting(partings) == {"judges/parted": 1.0, "judges/agreement_gap_growth": pytest.approx(0.5)}
-    assert describe_parting(partings, 2) == (
-        "the judges part (agreement 25 % -> 75 % by the training judge, 20 % -> 20 % by the held-out judge; first and "
+    assert describe_parting(partings) == (
+        "the judges part (agreement 25 % -> 75 % by the training judge, 20 % -> 20 % by the held-out judge, first and "
         "last 2 steps)"
     )
     assert summarize_parting(find_partings(rows, dataclasses.replace(judges, parted_errors=8.0))) == {
@@ -81,7 +90,7 @@ def test_what_is_written_and_said():
         "judges/agreement_gap_growth": pytest.approx(0.5),
     }
     assert summarize_parting(find_partings(rows, dataclasses.replace(judges, parted="off"))) == {}
-    assert describe_parting([], 2) == ""
+    assert describe_parting([]) == ""
     with pytest.raises(ConfigError, match=r"judges\.parted_steps is 1"):
         JudgeConfig(parted_steps=1)
 
@@ -89,7 +98,9 @@ def test_what_is_written_and_said():
 def start(folder, run, steps, **judges):
     """Return a session whose training judge scores each step one point higher and whose held-out judge never moves."""
     config = build_config(folder, run, steps, resume=(run / "config.json").exists())
-    config = dataclasses.replace(config, save_every=100, judges=JudgeConfig(parted_steps=2, **judges))
+    config = dataclasses.replace(
+        config, save_every=100, judges=JudgeConfig(parted_steps=2, parted_errors=4.0, **judges)
+    )
     create_run(run, to_plain(config), config.resume)
     session = build_session(config)
 
@@ -112,7 +123,7 @@ def test_a_run_tells_it_once_and_writes_it_down(tiny_folder, tmp_path, capsys):
     assert rows[3]["judges/score_gap_growth"] == pytest.approx(2.0)
     told = capsys.readouterr().out
     assert told.count("warning:") == 1
-    line = "score 1.50 -> 4.50 by the training judge, 1.00 -> 1.00 by the held-out judge; first and last 2 steps"
+    line = "score 1.50 -> 4.50 by the training judge, 1.00 -> 1.00 by the held-out judge, first and last 2 steps"
     assert line in told
     # It was told: the run that goes on does not say it again.
     session = start(tiny_folder, tmp_path / "run", 6)

@@ -59,7 +59,7 @@ class TrainProgress:
         rows = [row for row in read_metrics(self.config.run) if row["step"] <= step]
         if any(row.get("judges/parted") for row in rows if row["step"] < step):
             return
-        words = describe_parting(find_partings(rows, self.config.judges), self.config.judges.parted_steps)
+        words = describe_parting(find_partings(rows, self.config.judges))
         print_line(self.console, f"warning: {words}; read dialogues of the last steps, see docs/judges.md")
 
     def on_progress(self, negotiations: Sequence[Negotiation]) -> None:

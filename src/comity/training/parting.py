@@ -7,15 +7,19 @@ judge's, over the same dialogues. The gaps of the first k steps are set against 
 
 with sample variances (Welch's statistic), the growth is at least SMALLEST_GROWTH, and the training judge's own mean did
 not fall. The gap is compared, not each judge alone, because what makes a step's dialogues easy or hard moves both.
+
+k is a quarter of the steps so far, between FEWEST_STEPS and `judges.parted_steps`: a short run is watched soon, and a
+long one, which is looked at often, with a steadier eye.
 """
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from comity.config import JudgeConfig
 
+FEWEST_STEPS = 5
 Quantity = Literal["agreement", "score"]
 KEYS: Mapping[Quantity, tuple[str, str]] = {
     "agreement": ("agreement/rate", "agreement/heldout_rate"),
@@ -28,9 +32,10 @@ SMALLEST_GROWTH: Mapping[Quantity, float] = {"agreement": 0.1, "score": 0.25}
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """How the gap between two judges moved: means of both over the first and over the last k steps."""
+    """How the gap between two judges moved: means of both over the first and over the last `steps` steps."""
 
     quantity: Quantity
+    steps: int
     training: tuple[float, float]
     heldout: tuple[float, float]
     standard_error: float
@@ -50,12 +55,18 @@ def find_partings(rows: Sequence[Mapping[str, float]], judges: JudgeConfig) -> l
     return [parting for parting in found if parting is not None]
 
 
+def choose_steps(known: int, most: int) -> int:
+    """Return how many first and last steps of `known` ones are compared."""
+    return min(most, max(FEWEST_STEPS, known // 4))
+
+
 def measure_parting(
-    rows: Sequence[Mapping[str, float]], quantity: Quantity, steps: int, errors: float
+    rows: Sequence[Mapping[str, float]], quantity: Quantity, most: int, errors: float
 ) -> Parting | None:
-    """Return how the gap moved over the metrics of a run; None with fewer than twice `steps` steps that have both."""
+    """Return how the gap moved over the metrics of a run; None before twice the steps to compare have both judges."""
     training_key, heldout_key = KEYS[quantity]
     known = [(row[training_key], row[heldout_key]) for row in rows if training_key in row and heldout_key in row]
+    steps = choose_steps(len(known), most)
     if len(known) < 2 * steps:
         return None
     spans = (known[:steps], known[-steps:])
@@ -65,9 +76,9 @@ def measure_parting(
     )
     variances = [statistics.variance(one - other for one, other in span) for span in spans]
     error = (sum(variances) / steps) ** 0.5
-    found = Parting(quantity, training, heldout, error, False)
+    found = Parting(quantity, steps, training, heldout, error, False)
     is_large = found.growth > errors * error and found.growth >= SMALLEST_GROWTH[quantity]
-    return Parting(quantity, training, heldout, error, is_large and training[1] >= training[0])
+    return replace(found, parted=is_large and training[1] >= training[0])
 
 
 def summarize_parting(partings: Sequence[Parting]) -> dict[str, float]:
@@ -78,7 +89,7 @@ def summarize_parting(partings: Sequence[Parting]) -> dict[str, float]:
     return {"judges/parted": float(any(parting.parted for parting in partings))} | growths
 
 
-def describe_parting(partings: Sequence[Parting], steps: int) -> str:
+def describe_parting(partings: Sequence[Parting]) -> str:
     """Return in one line how the judges part, "" when they do not."""
     parts = []
     for parting in partings:
@@ -86,9 +97,9 @@ def describe_parting(partings: Sequence[Parting], steps: int) -> str:
             words = [_show(parting.quantity, value) for value in (*parting.training, *parting.heldout)]
             parts.append(
                 f"{parting.quantity} {words[0]} -> {words[1]} by the training judge, {words[2]} -> {words[3]} by the "
-                "held-out judge"
+                f"held-out judge, first and last {parting.steps} steps"
             )
-    return f"the judges part ({'; '.join(parts)}; first and last {steps} steps)" if parts else ""
+    return f"the judges part ({'; '.join(parts)})" if parts else ""
 
 
 def _show(quantity: Quantity, value: float) -> str:

@@ -161,7 +161,7 @@ def run_steps(session: Session, on_step: OnStep | None = None, on_progress: OnPr
             on_step(step, metrics)
         if pauses:
             raise JudgeError(
-                f"judges.parted is pause and {describe_parting(partings, config.judges.parted_steps)}; checkpoint-"
+                f"judges.parted is pause and {describe_parting(partings)}; checkpoint-"
                 f"{step} is kept: read dialogues of the last steps, and go on with --judges.parted warn --resume"
             )
 
