@@ -34,7 +34,8 @@ QUERIES = (
     "?sort=heldout_score&down=1", "?sort=rounds&page=2000", "?step_from=100&step_to=900&sort=reward", "?scenario=pro",
     "?scenario=day&sort=words&down=1", "?tier=everyday&sort=score", "?ending=no_agreement",
     "?ending=agreed&sort=rounds",
-    "?ending=unscored", "?score_from=2&score_to=3&sort=words", "?reward_from=2.5&reward_to=3.5&sort=words", "?text=the", "?text=the&sort=words&down=1",
+    "?ending=unscored", "?score_from=2&score_to=3&sort=words",
+    "?reward_from=2.5&reward_to=3.5&sort=words", "?text=the", "?text=the&sort=words&down=1",
     "?text=hospital", "?text=%22of+the%22&sort=advantage", "?text=a*", "?text=zzzz",
     "?text=the+night&ending=agreed&tier=professional&reward_from=1&scenario=0&step_from=2&sort=score&down=1",
 )  # fmt: skip
