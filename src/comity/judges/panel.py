@@ -9,7 +9,7 @@ from comity.config import AccessConfig, JudgeConfig, ModelConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import EMBEDDED
 from comity.judges.embedded import EMBEDDED_JUDGE
-from comity.judges.human import build_human_judge, mix_human_ratings, read_human_ratings
+from comity.judges.human import build_human_judge, mix_human_ratings
 from comity.judges.named import JudgeSources, open_sources, split_names
 from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
@@ -86,11 +86,8 @@ def build_panel(
 ) -> Panel:
     """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` when it is theirs.
 
-    What judges behind an address cost is booked under `run`. Human ratings are read before a model is loaded; raise
-    DataError when they are too few.
+    What judges behind an address cost is booked under `run`. Raise DataError when human ratings are too few.
     """
-    if judges.human != "none":
-        read_human_ratings(Path(judges.human))
     names = {*split_names(judges.agreement), *split_names(judges.agency)}
     names |= {EMBEDDED_JUDGE} if judges.heldout or judges.human != "none" else set()
     names |= {judges.satisfaction} - {"none"}

@@ -20,6 +20,7 @@ from comity.config import OptimizationConfig, TrainConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
 from comity.errors import ComityError, ConfigError
+from comity.judges.human import read_human_ratings
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -98,6 +99,8 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
         load_dilemmas(config.dilemmas, "train") if config.questions == "none" else load_questions(config.questions)
     )
     pairs = relate_personas(load_persona_pairs(config.personas), config.personas_relation)
+    if config.judges.human != "none":
+        read_human_ratings(Path(config.judges.human))  # ratings that do not do are told before a model is loaded
     processes = open_processes(config.model.device, config.process_timeout_seconds)
     require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
