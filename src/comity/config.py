@@ -1,5 +1,6 @@
 """Settings: frozen dataclasses, one per command, from a TOML file plus `--key value` overrides."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +100,10 @@ class AccessConfig:
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Who judges: `comity/embedded`, a local model (folder, `hf/NAME`), or PROVIDER/MODEL as Inspect names them."""
+    """Who judges: `comity/embedded`, `head:PATH`, a local model (folder, `hf/NAME`), or Inspect's PROVIDER/MODEL.
+
+    HEAD+NAME asks the head first and NAME about the rows that it is unsure of.
+    """
 
     agreement: str = "comity/embedded"
     agency: str = "comity/embedded"
@@ -111,7 +115,11 @@ class JudgeConfig:
     combine: Literal["mean", "median", "min"] = "median"
     """How the verdicts of several judges, with commas between their names, become one."""
     heldout: bool = True
-    """Let the second pair of heads, never trained against, score the same dialogues."""
+    """Let judges that are never trained against score the same dialogues."""
+    heldout_judge: str = "comity/embedded"
+    """Who they are, as in agency; of heads it is the second pair."""
+    ask_share: float = 0.2
+    """The share of a head's held-out rows that HEAD+NAME would pass on; in a run it may be another."""
     copy_limit: float = 0.8
     """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
     human: str = "none"
@@ -125,16 +133,17 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "judges.", reply_tokens=1)
-        for name in ("agreement", "satisfaction"):
-            if "self" in getattr(self, name).split(","):
+        for name in ("agreement", "satisfaction", "heldout_judge"):
+            if "self" in re.split("[,+]", getattr(self, name)):
                 raise ConfigError(f"judges.{name} is self: only judges.agency can be the policy itself")
         if not 0 < self.copy_limit <= 1:
             raise ConfigError(f"judges.copy_limit is {self.copy_limit}: choose a number above 0 and at most 1")
-        if not 0 <= self.max_unscored_share <= 1:
-            raise ConfigError(f"judges.max_unscored_share is {self.max_unscored_share}: choose a number from 0 to 1")
+        for name in ("max_unscored_share", "ask_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"judges.{name} is {getattr(self, name)}: choose a number from 0 to 1")
         if not 0 < self.human_share <= 1:
             raise ConfigError(f"judges.human_share is {self.human_share}: choose a number above 0 and at most 1")
-        for name in ("agreement", "agency"):
+        for name in ("agreement", "agency", "heldout_judge"):
             words = [word.strip() for word in getattr(self, name).split(",")]
             if not all(words) or len(set(words)) < len(words):
                 raise ConfigError(

@@ -69,7 +69,8 @@ def check_run(run: Path, config: dict[str, Any], resume: bool) -> None:
     before = content.get("settings") if isinstance(content, dict) else None
     if not isinstance(before, dict):
         raise RunError(f"{path}: was not written by comity (no settings); choose another --run")
-    different = sorted(_differences(before, config))
+    # What an older version did not know was as it is by default now.
+    different = sorted(_differences(_add_defaults(before, to_plain(TrainConfig()), config), config))
     if different:
         key = different[0]
         raise RunError(
@@ -217,6 +218,15 @@ def _sampled(
 def _rounded(logprobs: NDArray[np.float32]) -> list[float]:
     # Four decimals of a natural logarithm: a probability to a hundredth of a per cent of itself.
     return [round(value, 4) for value in logprobs.tolist()]
+
+
+def _add_defaults(before: dict[str, Any], defaults: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    joined = before | {key: defaults[key] for key in after if key not in before and key in defaults}
+    for key, value in before.items():
+        tables = (defaults.get(key), after.get(key))
+        if isinstance(value, dict) and isinstance(tables[0], dict) and isinstance(tables[1], dict):
+            joined[key] = _add_defaults(value, tables[0], tables[1])
+    return joined
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> set[str]:

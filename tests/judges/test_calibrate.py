@@ -14,6 +14,7 @@ from comity.judges.calibrate import (
     CalibrateOptions,
     calibrate,
     calibrate_pair,
+    candidate_layers,
     describe_head,
     fit_head,
     in_part,
@@ -194,17 +195,51 @@ def test_too_few_rows_are_refused(deep_engine):
         fit_head(read_features("agency", deep_engine, same), 0, CalibrateOptions())
 
 
-def test_a_model_without_the_layers_is_refused():
-    with pytest.raises(ModelError, match="the model has 2 layers: choose one with 8 or more"):
-        read_features("agency", build_engine(2), agency_rows())
-    engine = build_engine(9)
-    table = read_features("agency", engine, agency_rows())
-    assert table.layers == (8,)
-    with pytest.raises(ModelError, match="no layer is left for the head 'heldout'"):
-        fit_head(table, 0, CalibrateOptions("heldout", exclude_layers_near=(8,)))
+def test_candidate_layers_lie_as_deep_as_in_the_embedded_model():
+    assert candidate_layers(30) == LAYERS
+    assert candidate_layers(60) == tuple(2 * layer for layer in LAYERS)
+    # 8, 10 ... 20 of 30 times 9: 2.4, 3.0, 3.6, 4.2, 4.8, 5.4, 6.0.
+    assert candidate_layers(9) == (2, 3, 4, 5, 6)
+    assert candidate_layers(2) == (1,)
+
+
+def test_a_model_too_shallow_for_two_heads_is_refused():
+    table = read_features("agency", build_engine(2), agency_rows())
+    assert table.layers == (1,)
+    with pytest.raises(ModelError, match="no layer is left for the head 'heldout': choose a deeper model, or fit one"):
+        fit_head(table, 0, CalibrateOptions("heldout", exclude_layers_near=(1,)))
+    assert fit_head(table, 0, CalibrateOptions()).layers == (1,)
+
+
+def test_errors_are_measured_where_they_are(pair):
+    kind, _, heads = pair
+    if kind == "agreement":
+        assert all(head.error_by_score == () for head in heads)
+        return
+    for head in heads:
+        assert len(head.error_by_score) == 11
+        assert min(head.error_by_score) > 0
+
+
+def test_rows_without_any_label_are_refused(deep_engine):
+    with pytest.raises(DataError, match="no row has a label"):
+        read_features("agency", deep_engine, [])
+
+
+def test_a_head_knows_how_far_it_can_be_believed(pair):
+    for head in pair[2]:
+        bins = head.metadata["reliability"]
+        *parts, everything = bins
+        assert everything["n"] == sum(row["n"] for row in parts) == 60
+        assert everything["true"] == pytest.approx(sum(row["n"] * row["true"] for row in parts) / 60)
+        assert 0.4 < everything["within_68"] <= everything["within_95"] <= 1
+        table = head.metadata["asking"]["table"]
+        assert [row["n_kept"] for row in table] == sorted((row["n_kept"] for row in table), reverse=True)
+        assert (table[0]["n_kept"], table[0]["error"]) == (60, table[0]["kept_error"])
 
 
 def test_all_layers_are_read_once(deep_engine):
     table = read_features("agency", deep_engine, agency_rows()[:2])
-    assert table.layers == LAYERS
-    assert table.blocks_NLPD.shape == (2, len(LAYERS), 3, 32)  # answer:mean, answer:last, tail:mean
+    # 5.3, 6.7, 8, 9.3, 10.7, 12 and 13.3 of 20.
+    assert table.layers == (5, 7, 8, 9, 11, 12, 13)
+    assert table.blocks_NLPD.shape == (2, 7, 3, 32)  # answer:mean, answer:last, tail:mean

@@ -46,6 +46,12 @@ def test_agency_scores_by_hand():
     np.testing.assert_allclose(std, [0.4, 0.4 * (3.25 / 1.75) ** 0.5, 0.4 * (2 / 1.75) ** 0.5], rtol=1e-12)
 
 
+def test_errors_may_be_larger_at_some_scores():
+    # Between half the error at 0 and one and a half times at 5; raw 2 has the score 2.5, halfway: times 1.
+    _, std = make_head(error_by_score=(0.5, 1.5)).predict(FEATURES)
+    np.testing.assert_allclose(std, [0.4, 1.5 * 0.4 * (3.25 / 1.75) ** 0.5, 0.5 * 0.4 * (2 / 1.75) ** 0.5], rtol=1e-12)
+
+
 def test_slope_scales_scores_and_their_deviations():
     score, std = make_head(slope=0.5, offset=0.25).predict(FEATURES)
     assert score.tolist() == [1.25, 3.75, 0.0]

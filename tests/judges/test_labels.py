@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from comity.engines.scripted import scripted_responder
 from comity.errors import DataError
-from comity.judges.labels import read_labels, shipped_labels
+from comity.judges.labels import count_unlabelled, read_labels, shipped_labels
+from comity.judges.llm import llm_agency_judge
+from comity.judges.score import score_file
 from comity.scenarios.load import load_dilemmas
 from comity.types import Answer, RoundEnding
 
@@ -102,13 +105,13 @@ def test_a_shipped_dilemma_is_found_by_its_id(tmp_path):
 @pytest.mark.parametrize(
     ("change", "field", "rest"),
     [
-        ({"score": 6}, "score", "is 6; give a whole number from 0 to 5"),
+        ({"score": 6}, "score", "is 6; give a number from 0 to 5"),
         ({"score": -1}, "score", "is -1"),
-        ({"score": 2.5}, "score", "is 2.5; expected a whole number"),
-        ({"score": True}, "score", "is True; expected a whole number"),
+        ({"score": float("nan")}, "score", "is nan"),
+        ({"score": True}, "score", "is True; expected a number"),
         ({"part": "test"}, "part", "choose among train, heldout"),
         ({"answer": " "}, "answer", "is empty"),
-        ({"author": None}, "author", "is None; expected a text"),
+        ({"author": 3}, "author", "is 3; expected a text"),
         ({"dilemma": ""}, "dilemma_id", "'mine' is unknown; give its text in a field dilemma"),
     ],
 )
@@ -132,4 +135,34 @@ def test_a_bad_ending_is_named_by_file_line_and_field(tmp_path, change):
 def test_an_unknown_dilemma_is_named(tmp_path):
     row = {key: value for key, value in ANSWER.items() if key != "dilemma"}
     with pytest.raises(DataError, match="line 1, field dilemma_id: 'mine' is unknown"):
+        read_labels("agency", write(tmp_path / "a.jsonl", row))
+
+
+def test_what_judge_score_writes_is_read_as_it_is(tmp_path):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"id": str(n), "dilemma": f"Case {n % 50}?", "answer": f"Plan {n}."} for n in range(100)]
+    write(source, *rows)
+    scores = [None if n % 10 == 0 else n % 6 for n in range(100)]
+    judge = llm_agency_judge(scripted_responder([f"{s}" if s is not None else "no" for s in scores]), "expensive")
+    score_file("agency", source, output, judge)
+    labels = read_labels("agency", output)
+    assert [label.target for label in labels] == [float(s) for s in scores if s is not None]
+    assert count_unlabelled("agency", output) == 10
+    parts = {label.item.dilemma: label.part for label in labels}
+    assert {label.part for label in labels if label.item.dilemma == "Case 1?"} == {parts["Case 1?"]}
+    # A quarter of 45 dilemmas whose draw is that of a fair coin with a quarter: 11.25, give or take three times 2.9.
+    assert 3 <= sum(part == "heldout" for part in parts.values()) <= 20
+    assert (labels[0].author, labels[0].source) == ("", "")
+    assert len({label.dilemma_id for label in labels}) == len(parts) == 45  # 5 of 50 cases have null labels only
+
+
+def test_rows_of_one_dilemma_stay_in_one_part(tmp_path):
+    rows = [ANSWER, ANSWER | {"id": "a2", "part": "heldout"}]
+    with pytest.raises(DataError, match="row 'a2', field part: its dilemma stands in both parts"):
+        read_labels("agency", write(tmp_path / "a.jsonl", *rows))
+
+
+def test_a_row_without_any_dilemma_is_named(tmp_path):
+    row = {key: value for key, value in ANSWER.items() if not key.startswith("dilemma")}
+    with pytest.raises(DataError, match="line 1, field dilemma: is missing"):
         read_labels("agency", write(tmp_path / "a.jsonl", row))

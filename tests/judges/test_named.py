@@ -46,7 +46,7 @@ def test_names_stand_between_commas():
 
 def open_loopback(tmp_path, names=(MODEL,), **changes):
     access = AccessConfig(cache=str(tmp_path / "v.sqlite"), retries=0, **changes)
-    return open_sources(names, JudgeConfig(reply_tokens=99), None, access, "run")
+    return open_sources(names, JudgeConfig(reply_tokens=99), {}, access, "run")
 
 
 def test_verdicts_come_from_behind_an_address(tmp_path, monkeypatch):
@@ -131,6 +131,6 @@ def test_what_cannot_be_opened_is_one_line_and_leaves_nothing_open(tmp_path, mon
         )
         access = AccessConfig(cache="none", max_spend=1.0, prices=str(prices))
         with pytest.raises(ConfigError, match=r"name a file as access\.cache"):
-            open_sources((MODEL, other), JudgeConfig(), None, access, "run")
+            open_sources((MODEL, other), JudgeConfig(), {}, access, "run")
     with pytest.raises(ConfigError, match=r"judges\.satisfaction is 'comity/embedded', which answers no prompts"):
-        open_sources((), JudgeConfig(), None, AccessConfig(), "run").build_satisfaction("comity/embedded")
+        open_sources((), JudgeConfig(), {}, AccessConfig(), "run").build_satisfaction("comity/embedded")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from comity import __version__
 from comity.cli.auditing import add_audit
+from comity.cli.bench import add_bench
 from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
@@ -129,6 +130,7 @@ def build_parser(chosen: str) -> Parser:
         commands.add_parser("judge", help="judge a file, audit or attack judges, or fit the shipped ones anew"), chosen
     )
     add_data(commands.add_parser("data", help="validate, show, measure, import and generate scenario files"))
+    add_bench(commands)
     _add_warm_start(commands.add_parser("warm-start", help="fit the warm-start adapter on the demonstrations"))
     return parser
 
@@ -138,15 +140,20 @@ def _add_judge(parser: argparse.ArgumentParser, chosen: str) -> None:
     score = commands.add_parser("score", help="judge every row of a JSONL file")
     score.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows to judge")
     score.add_argument("--output", type=Path, required=True, metavar="FILE", help="the same rows with verdicts")
-    judge_help = "as in judges.agency: comity/embedded, a local model, PROVIDER/MODEL (default: comity/embedded)"
+    judge_help = "as in judges.agency: comity/embedded, head:PATH, a local model, PROVIDER/MODEL, head:PATH+NAME"
     score.add_argument("--model", default="comity/embedded", metavar="NAME", help=judge_help)
     if chosen == "judge":
         add_settings(score, ScoreConfig)
     score.set_defaults(run_command=_score)
-    calibrate = commands.add_parser("calibrate", help="fit the training and the held-out head on labelled rows")
+    calibrate = commands.add_parser("calibrate", help="fit reward heads on labelled rows, of any judge or of people")
     calibrate.add_argument("--labels", type=Path, metavar="FILE", help="labelled rows (default: the shipped ones)")
-    calibrate.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where both heads are written")
-    calibrate.add_argument("--model", default="embedded", metavar="NAME", help="the encoder (default: embedded)")
+    calibrate.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the heads are written")
+    encoder = "the encoder: embedded, a folder or a Hugging Face name (default: embedded)"
+    calibrate.add_argument("--model", default="embedded", metavar="NAME", help=encoder)
+    single = "fit one head on all training rows, and no second one that only watches"
+    calibrate.add_argument("--single", action="store_true", help=single)
+    calibrate.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
+    calibrate.add_argument("--quantization", choices=("none", "nf4"), default="none", help="(default: none)")
     calibrate.add_argument("--seed", type=int, default=0, metavar="INTEGER", help="(default: 0)")
     calibrate.set_defaults(run_command=_calibrate)
     for command in (score, calibrate):

@@ -178,7 +178,7 @@ def make_builder(opened: ExitStack) -> "BuildJudge":
         from comity.judges.named import open_sources
 
         if name not in EMBEDDED_JUDGES:
-            sources = open_sources([name], JudgeConfig(heldout=False), None, AccessConfig(), "judge audit")
+            sources = open_sources([name], JudgeConfig(heldout=False), {}, AccessConfig(), "judge audit")
             opened.enter_context(closing(sources))
             return sources.build_agency(name) if kind == "agency" else sources.build_agreement(name)
         head = load_shipped_head(kind, "training" if name == EMBEDDED_JUDGES[0] else "heldout")

@@ -22,16 +22,18 @@ def run_score(arguments: argparse.Namespace, config: ScoreConfig, console: Conso
     require_file("--input", arguments.input)
     kind, model = arguments.kind, arguments.model
     judges = JudgeConfig(agreement=model, agency=model, heldout=False)
-    from comity.judges.named import open_sources, split_names
+    from comity.judges.named import open_sources
     from comity.judges.score import score_file
 
-    with closing(open_sources(split_names(model), judges, None, config.access, str(arguments.output))) as sources:
+    with closing(open_sources([model], judges, {}, config.access, str(arguments.output))) as sources:
         judge = sources.build_agency(model) if kind == "agency" else sources.build_agreement(model)
         rows = score_file(kind, arguments.input, arguments.output, judge)
-        spends = sources.read_spend()
+        spends, passed_on = sources.read_spend(), sources.passed_on
     field = "score" if kind == "agency" else "agreed"
     judged = sum(row[field] is not None for row in rows)
     print_line(console, f"{arguments.output}: {judged} of {len(rows)} rows judged")
+    for count in passed_on.values():
+        print_line(console, f"{model}: {count.passed} of {count.rows} rows passed on")
     for spend in spends:
         print_line(console, describe_spend(spend))
 
@@ -45,21 +47,31 @@ def describe_spend(spend: Spend) -> str:
 
 
 def run_calibrate(arguments: argparse.Namespace, console: Console) -> None:
-    """Fit the training and the held-out head of one kind and print their figures."""
+    """Fit the training and the held-out head of one kind, or one alone, and print how far they can be believed."""
     if arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}: choose 0 or more")
     if arguments.labels is not None:
         require_file("--labels", arguments.labels)
-    from comity.judges.calibrate import calibrate_pair, describe_head
-    from comity.judges.labels import read_labels
+    from comity.cli.auditing import print_tables
+    from comity.judges.calibrate import CalibrateOptions, calibrate, calibrate_pair, describe_head
+    from comity.judges.labels import count_unlabelled, read_labels
+    from comity.report.head_tables import tabulate_head
 
-    rows = read_labels(arguments.kind, arguments.labels)
-    heads = calibrate_pair(
-        arguments.kind, _load_engine(arguments.model), rows, arguments.out, arguments.seed, arguments.model
-    )
+    kind, name, seed = arguments.kind, arguments.model, arguments.seed
+    rows = read_labels(kind, arguments.labels)
+    if arguments.labels is not None and (missing := count_unlabelled(kind, arguments.labels)):
+        print_line(console, f"{arguments.labels}: {missing} rows without a label are left out")
+    engine = _load_engine(name, arguments.device, arguments.quantization)
+    if arguments.single:
+        options = CalibrateOptions(model=name, command=f"calibrate({kind!r}, seed={seed}, model={name!r})")
+        heads = [calibrate(kind, engine, rows, arguments.out / f"{kind}_training.safetensors", seed, options)]
+    else:
+        heads = [*calibrate_pair(kind, engine, rows, arguments.out, seed, name)]
     for head in heads:
         print_line(console, describe_head(head))
-    print_line(console, f"{arguments.out}: two heads written")
+        print_tables(console, tabulate_head(head.kind, head.name, head.metadata))
+    written = "one head written" if arguments.single else "two heads written"
+    print_line(console, f"{arguments.out}: {written}; judge with head:{arguments.out}")
 
 
 def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
@@ -90,11 +102,13 @@ def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
     print_line(console, f"{arguments.out}: adapter written; use it with --model.adapter {arguments.out}")
 
 
-def _load_engine(name: str) -> "LocalEngine":
+def _load_engine(name: str, device: str, quantization: str) -> "LocalEngine":
     from comity.engines.local import LocalEngine
     from comity.engines.models import load_model, load_tokenizer
+    from comity.training.policy import resolve_device
 
-    return LocalEngine(load_model(name), load_tokenizer(name))
+    model = load_model(name, device=resolve_device(device), quantization=quantization)
+    return LocalEngine(model, load_tokenizer(name, for_chat=False))
 
 
 def require_file(option: str, path: Path) -> None:

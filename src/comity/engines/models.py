@@ -28,11 +28,11 @@ def resolve_model(name: str) -> str:
     return str(_embedded_folder()) if name == EMBEDDED else name
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model; raise ModelError when it has no chat template."""
+def load_tokenizer(name: str, for_chat: bool = True) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model; raise ModelError when it has no chat template and is wanted for chat."""
     with _named_errors(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_model(name))
-    if not tokenizer.chat_template:
+    if for_chat and not tokenizer.chat_template:
         raise ModelError(f"model {name!r} has no chat template: choose an instruction-tuned model")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -35,7 +35,7 @@ from comity.evaluation.matches import (
     row_key,
 )
 from comity.evaluation.players import find_adapters, hash_adapter, load_players
-from comity.judges.embedded import shipped_heads
+from comity.judges.named import hash_heads
 from comity.judges.panel import Panel, build_panel
 from comity.judges.satisfaction import judge_satisfaction
 from comity.negotiation.lockstep import play
@@ -172,11 +172,10 @@ def _claim_folder(
 def _describe_contest(
     config: EvaluateConfig, models: Mapping[str, str], tasks: Mapping[TaskKind, Sequence[Scenario]]
 ) -> dict[str, dict[str, Any]]:
-    heads = hashlib.sha256(b"".join(Path(path).read_bytes() for path in shipped_heads())).hexdigest()
     plain = to_plain(config)
     settings = {
         "seed": config.seed,
-        "heads_sha256": heads,
+        "heads_sha256": hash_heads(config.judges),
         **{f"model.{key}": value for key, value in plain["model"].items() if key not in ("adapter", "device")},
         **{f"negotiation.{key}": value for key, value in plain["negotiation"].items()},
         # Pairs are compared later, and another share of missing verdicts changes none of them.

@@ -47,7 +47,7 @@ def summarize_judged(
     from comity.evaluation.preferences import NamedPreferenceJudge
     from comity.judges.named import open_sources
 
-    with closing(open_sources((name,), config.judges, None, config.access, str(config.out))) as sources:
+    with closing(open_sources((name,), config.judges, {}, config.access, str(config.out))) as sources:
         return summarize_folder(config, rows, NamedPreferenceJudge(name, sources.build_preference(name)))
 
 

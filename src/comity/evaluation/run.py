@@ -15,7 +15,7 @@ from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
 from comity.evaluation.players import find_adapters, hash_adapter
 from comity.evaluation.statistics import compare
-from comity.judges.embedded import shipped_heads
+from comity.judges.named import hash_heads
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -70,8 +70,7 @@ def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:
         if settings[name] != "shipped":
             settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
     weights = hash_adapter(config.model, adapter)
-    heads = hashlib.sha256(b"".join(path.read_bytes() for path in shipped_heads()))
-    return {"settings": settings, "adapter_sha256": weights, "heads_sha256": heads.hexdigest()}
+    return {"settings": settings, "adapter_sha256": weights, "heads_sha256": hash_heads(config.judges)}
 
 
 def _is_played(out: Path, name: str, key: dict[str, object], count: int) -> bool:

@@ -8,10 +8,12 @@ embedded    both judges from a head and the frozen base model
 llm         both judges from whoever answers the judge prompts, behind an address too
 named       what a judge's name means, and the judge behind it
 ensemble    several judges as one
+cascade     a head first, another judge for the rows that it is unsure of
 preference  which of two answers is better, asked in both orders
 calibrate   fit a head, with its settings chosen by cross-validation, and test it on held-out rows
 selection   the cross-validation behind `calibrate`
 metrics     what a head's scores are measured by
+reliability how far a head can be believed on held-out rows, and when to ask another judge
 casino      human negotiations as an outside check of an agreement judge
 panel       the judges of one run side by side
 signs       signs in the text that a policy games its judge

@@ -22,15 +22,22 @@ from comity.judges.features import TEMPLATES, extract_features
 from comity.judges.head import RewardHead, save_head
 from comity.judges.labels import Kind, Label
 from comity.judges.metrics import Array, best_threshold, measure
+from comity.judges.reliability import measure_asking, measure_reliability
 from comity.judges.selection import PIECES, Choice, choose_settings, solve_ridge, standardise
 from comity.prompts import hash_template
 
 LAYERS = (8, 10, 12, 14, 16, 18, 20)
+DEPTH = 30
+"""Candidate layers of a model of this depth, the embedded one's; another model has those as deep in proportion."""
 LARGER_SHARE = 0.65
 """The share of training dilemmas that the training head sees; the held-out head sees the rest."""
 RANK = 96
 """How many directions of the training features keep their own posterior variance."""
 FEWEST_DILEMMAS = 16
+SCORE_PLACES = 11
+"""Scores from 0 to 5 at which a head keeps how large its errors are."""
+SCORE_WIDTH = 0.5
+"""How far around such a score errors count: the standard deviation of a normal weight, in points."""
 
 RowsPart = Literal["all", "larger", "smaller"]
 
@@ -86,16 +93,18 @@ def calibrate_pair(
     return training, heldout
 
 
-def read_features(
-    kind: Kind, engine: LocalEngine, rows: Sequence[Label], layers: tuple[int, ...] = LAYERS
-) -> FeatureTable:
-    """Encode the rows once and keep every piece of every layer; layers the model lacks are left out."""
-    count = engine.model.config.num_hidden_layers
-    kept = tuple(layer for layer in layers if layer <= count)
-    if not kept:
-        raise ModelError(f"calibrate {kind}: the model has {count} layers: choose one with {min(layers)} or more")
-    blocks_NLPD = extract_features(engine, kind, [row.item for row in rows], kept, PIECES[kind])
-    return FeatureTable(kind, tuple(rows), kept, blocks_NLPD)
+def read_features(kind: Kind, engine: LocalEngine, rows: Sequence[Label]) -> FeatureTable:
+    """Encode the rows once and keep every piece of every candidate layer; raise DataError without any row."""
+    if not rows:
+        raise DataError(f"calibrate {kind}: no row has a label; label rows first")
+    layers = candidate_layers(engine.model.config.get_text_config().num_hidden_layers)
+    blocks_NLPD = extract_features(engine, kind, [row.item for row in rows], layers, PIECES[kind])
+    return FeatureTable(kind, tuple(rows), layers, blocks_NLPD)
+
+
+def candidate_layers(count: int) -> tuple[int, ...]:
+    """Return the layers that a head may read of a model with `count`: those of LAYERS, scaled to its depth."""
+    return tuple(sorted({max(1, round(layer * count / DEPTH)) for layer in LAYERS}))
 
 
 def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> RewardHead:
@@ -103,7 +112,10 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
     kind = table.kind
     layers = [layer for layer in table.layers if all(abs(layer - x) >= 2 for x in options.exclude_layers_near)]
     if not layers:
-        raise ModelError(f"calibrate {kind}: no layer is left for the head {options.name!r}: choose a deeper model")
+        raise ModelError(
+            f"calibrate {kind}: no layer is left for the head {options.name!r}: choose a deeper model, or fit "
+            "one head with --single"
+        )
     places = [table.layers.index(layer) for layer in layers]
     train = [
         i for i, row in enumerate(table.rows) if row.part == "train" and in_part(row.dilemma_id, options.rows_part)
@@ -125,7 +137,12 @@ def fit_head(table: FeatureTable, seed: int, options: CalibrateOptions) -> Rewar
     figures: dict[str, Any] = {"cross_validation": measure(kind, calibrated_N, target_N, head.threshold)}
     if choice.author_figure is not None:
         figures["author_left_out"] = {"spearman" if kind == "agency" else "auc": choice.author_figure}
-    figures |= _test(head, [table.rows[i] for i in test], features[test])
+    held_out = [table.rows[i] for i in test]
+    figures |= _test(head, held_out, features[test])
+    if held_out:
+        truth_N = np.array([row.target for row in held_out])
+        head.metadata["reliability"] = measure_reliability(head, features[test], truth_N)
+        head.metadata["asking"] = measure_asking(head, features[test], truth_N)
     head.metadata.update(
         template_hash=hash_template(TEMPLATES[kind]),
         rows_train=len(train),
@@ -204,6 +221,8 @@ def _fit(
         offset=offset,
         threshold=threshold,
     )
+    if kind == "agency":
+        head = replace(head, error_by_score=_measure_errors(head, choice, target_N))
     # Variances of rows that were fitted are too small, so the mean comes from a fifth that was not.
     left = np.arange(len(z_NF)) % 5 == 0
     directions_RF, variances_R = _posterior(z_NF[~left], choice.strength)
@@ -223,16 +242,30 @@ def _posterior(z_NF: Array, strength: float) -> tuple[NDArray[np.float16], NDArr
 
 
 def _calibration(kind: Kind, choice: Choice, target_N: Array) -> tuple[float, float, float]:
-    # Values for unseen dilemmas and for an unseen author count alike, so that probabilities are not overconfident.
-    known = ~np.isnan(choice.author_raw_N)
-    raw_M = np.concatenate([choice.raw_N, choice.author_raw_N[known]])
-    target_M = np.concatenate([target_N, target_N[known]])
+    raw_M, target_M = _left_out(choice, target_N)
     if kind == "agency":
         slope, offset = np.polyfit(raw_M, target_M, 1)
         return float(slope), float(offset), 0.5
     platt = LogisticRegression(C=1e6).fit(raw_M[:, None], target_M > 0.5)
     slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
     return slope, offset, best_threshold(1 / (1 + np.exp(-(slope * raw_M + offset))), target_M)
+
+
+def _measure_errors(head: RewardHead, choice: Choice, target_N: Array) -> tuple[float, ...]:
+    # Left-out values in the middle of the scale are wrong by more than those at its ends.
+    raw_M, target_M = _left_out(choice, target_N)
+    score_M = _apply_calibration(head, raw_M)
+    squares_M = (score_M - target_M) ** 2
+    weight_PM = np.exp(-0.5 * ((np.linspace(0, 5, SCORE_PLACES)[:, None] - score_M) / SCORE_WIDTH) ** 2)
+    # A little of the error on the whole, so that scores which no row comes near have one too.
+    local_P = (weight_PM @ squares_M + squares_M.mean()) / (weight_PM.sum(1) + 1)
+    return tuple(float(value) for value in np.sqrt(local_P / squares_M.mean()))
+
+
+def _left_out(choice: Choice, target_N: Array) -> tuple[Array, Array]:
+    # Values for unseen dilemmas and for an unseen author count alike, so that probabilities are not overconfident.
+    known = ~np.isnan(choice.author_raw_N)
+    return np.concatenate([choice.raw_N, choice.author_raw_N[known]]), np.concatenate([target_N, target_N[known]])
 
 
 def _apply_calibration(head: RewardHead, raw_N: Array) -> Array:

@@ -34,7 +34,9 @@ def load_shipped_head(kind: Kind, which: str) -> RewardHead:
     return load_head(shipped_head(kind, which))
 
 
-def build_agreement_judge(engine: LocalEngine, head: RewardHead, copy_limit: float) -> AgreementJudge:
+def build_agreement_judge(
+    engine: LocalEngine, head: RewardHead, copy_limit: float, name: str = EMBEDDED_JUDGE
+) -> AgreementJudge:
     """Return a judge of round endings; an empty message or a copy is not agreed, with probability 0."""
     _check_head(head, "agreement")
 
@@ -43,7 +45,7 @@ def build_agreement_judge(engine: LocalEngine, head: RewardHead, copy_limit: flo
         scores, stds = score_items(engine, head, endings, reasons)
         return [
             Verdict(
-                judge=f"{EMBEDDED_JUDGE}:{head.name}",
+                judge=f"{name}:{head.name}",
                 template_hash=hash_template(TEMPLATES["agreement"]),
                 score=float(score),
                 text=reason,
@@ -56,7 +58,9 @@ def build_agreement_judge(engine: LocalEngine, head: RewardHead, copy_limit: flo
     return judge
 
 
-def build_agency_judge(engine: LocalEngine, head: RewardHead, copy_limit: float) -> AgencyJudge:
+def build_agency_judge(
+    engine: LocalEngine, head: RewardHead, copy_limit: float, name: str = EMBEDDED_JUDGE
+) -> AgencyJudge:
     """Return a judge of answers, 0 to 5; an empty answer or a copy scores 0."""
     _check_head(head, "agency")
 
@@ -65,7 +69,7 @@ def build_agency_judge(engine: LocalEngine, head: RewardHead, copy_limit: float)
         scores, stds = score_items(engine, head, answers, reasons)
         return [
             Verdict(
-                judge=f"{EMBEDDED_JUDGE}:{head.name}",
+                judge=f"{name}:{head.name}",
                 template_hash=hash_template(TEMPLATES["agency"]),
                 score=float(score),
                 text=reason,

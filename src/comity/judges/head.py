@@ -27,7 +27,8 @@ class RewardHead:
     `threshold` is the probability from which it counts as agreed. The posterior variance of the raw value (relative to
     the noise) uses `directions` (R, F), the leading eigenvectors of the training features, with their posterior
     variances (R,); `prior_variance` holds in every other direction. `residual_std` is the cross-validated standard
-    deviation of raw errors at the mean posterior variance `mean_variance`.
+    deviation of raw errors at the mean posterior variance `mean_variance`. `error_by_score` says for agency how large
+    errors are at equally spaced scores from 0 to 5, as a multiple of `residual_std`; empty means equally large.
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class RewardHead:
     slope: float = 1.0
     offset: float = 0.0
     threshold: float = 0.5
+    error_by_score: tuple[float, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, features_NF: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -54,6 +56,20 @@ class RewardHead:
 
         Raise ModelError when the features do not have the head's F.
         """
+        raw_N, std_N = self.predict_raw(features_NF)
+        linear_N = self.slope * raw_N + self.offset
+        if self.kind == "agency":
+            score_N = np.clip(linear_N, 0.0, HIGHEST_SCORE)
+            if self.error_by_score:
+                places = np.linspace(0, HIGHEST_SCORE, len(self.error_by_score))
+                std_N = std_N * np.interp(score_N, places, self.error_by_score)
+            return score_N, np.minimum(abs(self.slope) * std_N, HIGHEST_SCORE / 2)
+        probability_N = 1 / (1 + np.exp(-np.clip(linear_N, -30, 30)))
+        # The delta method; a probability's standard deviation is at most one half.
+        return probability_N, np.minimum(probability_N * (1 - probability_N) * abs(self.slope) * std_N, 0.5)
+
+    def predict_raw(self, features_NF: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return raw values (N,) of the regression and the standard deviations (N,) of a label around them."""
         features_NF = features_NF.reshape(len(features_NF), -1)
         if features_NF.shape[1] != len(self.weights):
             raise ModelError(
@@ -62,13 +78,7 @@ class RewardHead:
             )
         z_NF = (features_NF - self.feature_mean) / self.feature_std
         raw_N = z_NF.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
-        std_N = self.residual_std * np.sqrt(self.posterior_variance(z_NF) / self.mean_variance)
-        linear_N = self.slope * raw_N + self.offset
-        if self.kind == "agency":
-            return np.clip(linear_N, 0.0, HIGHEST_SCORE), np.minimum(abs(self.slope) * std_N, HIGHEST_SCORE / 2)
-        probability_N = 1 / (1 + np.exp(-np.clip(linear_N, -30, 30)))
-        # The delta method; a probability's standard deviation is at most one half.
-        return probability_N, np.minimum(probability_N * (1 - probability_N) * abs(self.slope) * std_N, 0.5)
+        return raw_N, self.residual_std * np.sqrt(self.posterior_variance(z_NF) / self.mean_variance)
 
     def posterior_variance(self, z_NF: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the posterior variance (N,) of raw values of standardised features, relative to the noise."""
@@ -111,7 +121,8 @@ def load_head(path: Path) -> RewardHead:
             settings = json.loads(header["settings"])
             arrays = {name: stream.get_tensor(name) for name in _ARRAYS}
             metadata = json.loads(header["metadata"])
-        settings["layers"] = tuple(settings["layers"])
+        for name in ("layers", "error_by_score"):
+            settings[name] = tuple(settings.get(name, ()))
         return RewardHead(**settings, **arrays, metadata=metadata)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(

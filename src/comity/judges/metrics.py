@@ -15,13 +15,14 @@ SCORES = (0, 1, 2, 3, 4, 5)
 def measure(kind: Kind, score_N: Array, target_N: Array, threshold: float = 0.5) -> dict[str, float]:
     """Return figures by name: agency Spearman, quadratic kappa, MAE; agreement F1, accuracy, AUC.
 
-    Agency scores are rounded to whole numbers for kappa; agreement scores count as YES from `threshold` on. A figure
-    that one class or one value leaves undefined is 0.
+    Agency scores and targets are rounded to whole numbers for kappa; agreement scores count as YES from `threshold` on.
+    A figure that one class or one value leaves undefined is 0.
     """
     if kind == "agency":
         spread = len(np.unique(score_N)) > 1 and len(np.unique(target_N)) > 1
-        rounded = np.clip(np.floor(score_N + 0.5), 0, 5).astype(int)
-        kappa = cohen_kappa_score(target_N.astype(int), rounded, labels=SCORES, weights="quadratic") if spread else 0.0
+        levels = [np.clip(np.floor(values + 0.5), 0, 5).astype(int) for values in (target_N, score_N)]
+        known = spread and len(np.unique(np.concatenate(levels))) > 1
+        kappa = cohen_kappa_score(*levels, labels=SCORES, weights="quadratic") if known else 0.0
         return {
             "spearman": float(spearmanr(score_N, target_N).statistic) if spread else 0.0,
             "kappa": float(kappa),

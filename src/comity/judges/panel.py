@@ -1,6 +1,7 @@
 """The judges of one run side by side: those that train, and those that only watch."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from comity.engines.local import LocalEngine
 from comity.engines.models import EMBEDDED
 from comity.judges.embedded import EMBEDDED_JUDGE
 from comity.judges.human import build_human_judge, mix_human_ratings
-from comity.judges.named import JudgeSources, open_sources, split_names
+from comity.judges.named import JudgeSources, list_judges, open_sources
 from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
 
@@ -38,6 +39,11 @@ class Panel:
     def costs_money(self) -> bool:
         """Return whether a judge is behind an address."""
         return self.sources is not None and bool(self.sources.external)
+
+    def count_passed_on(self) -> dict[str, tuple[int, int]]:
+        """Return how many rows each cascade has read and passed on so far in this process, by what it judges."""
+        counts = self.sources.passed_on if self.sources is not None else {}
+        return {name: (count.rows, count.passed) for name, count in counts.items()}
 
     def close(self) -> None:
         """Close the connections of judges behind addresses."""
@@ -84,22 +90,30 @@ def build_panel(
     access: AccessConfig = SHIPPED_ACCESS,
     run: str = "",
 ) -> Panel:
-    """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` when it is theirs.
+    """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` where it is theirs.
 
     What judges behind an address cost is booked under `run`. Raise DataError when human ratings are too few.
     """
-    names = {*split_names(judges.agreement), *split_names(judges.agency)}
-    names |= {EMBEDDED_JUDGE} if judges.heldout or judges.human != "none" else set()
-    names |= {judges.satisfaction} - {"none"}
-    sources = open_sources(names - {SELF_JUDGE}, judges, engine if model.name == EMBEDDED else None, access, run)
+    settings = [judges.agreement, judges.agency, *([judges.heldout_judge] if judges.heldout else [])]
+    names = {*list_judges(settings)} | ({judges.satisfaction} - {"none"})
+    names |= {EMBEDDED_JUDGE} if judges.human != "none" else set()
+    sources = open_sources(names - {SELF_JUDGE}, judges, {model.name: engine}, access, run)
     if SELF_JUDGE in names:
         # The policy that judges itself answers through the engine that plays, with its adapter of the moment.
         sources.local[SELF_JUDGE] = engine
+    with ExitStack() as opened:
+        opened.callback(sources.close)  # unless every judge could be built
+        panel = _build(judges, sources)
+        opened.pop_all()
+    return panel
+
+
+def _build(judges: JudgeConfig, sources: JudgeSources) -> Panel:
     return Panel(
         agreement=sources.build_agreement(judges.agreement),
         agency=_add_human_ratings(judges, sources),
-        heldout_agreement=sources.build_agreement(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
-        heldout_agency=sources.build_agency(EMBEDDED_JUDGE, "heldout") if judges.heldout else None,
+        heldout_agreement=sources.build_agreement(judges.heldout_judge, "heldout") if judges.heldout else None,
+        heldout_agency=sources.build_agency(judges.heldout_judge, "heldout") if judges.heldout else None,
         satisfaction=None if judges.satisfaction == "none" else sources.build_satisfaction(judges.satisfaction),
         sources=sources,
     )
@@ -109,8 +123,7 @@ def _add_human_ratings(judges: JudgeConfig, sources: JudgeSources) -> AgencyJudg
     agency = sources.build_agency(judges.agency)
     if judges.human == "none":
         return agency
-    assert sources.base is not None
-    human = build_human_judge(sources.base, Path(judges.human), judges.copy_limit)
+    human = build_human_judge(sources.bases[EMBEDDED], Path(judges.human), judges.copy_limit)
     return mix_human_ratings(agency, human, judges.human_share)
 
 

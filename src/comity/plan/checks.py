@@ -99,23 +99,31 @@ def _check_device(config: TrainConfig) -> str:
 
 def _check_judges(config: TrainConfig) -> str:
     from comity.access import open_access
-    from comity.judges.named import HUGGING_FACE, place_judge, split_names
+    from comity.judges.head import load_head
+    from comity.judges.labels import Kind
+    from comity.judges.named import HUGGING_FACE, find_head, list_judges, place_judge
+    from comity.judges.panel import SELF_JUDGE
 
     # The store is not opened: a file that is not there yet shall not appear.
     access = dataclasses.replace(config.access, cache="none")
-    found = []
-    for name in dict.fromkeys(split_names(config.judges.agreement) + split_names(config.judges.agency)):
-        place = place_judge(name)
-        if place == "external":
-            open_access(name, access).close()
-        elif place == "local":
-            find_architecture(name.removeprefix(HUGGING_FACE))
-        found.append(f"{name} ({place})")
+    found: dict[str, str] = {}
+    kinds: tuple[tuple[Kind, str], ...] = (("agreement", config.judges.agreement), ("agency", config.judges.agency))
+    for kind, setting in kinds:
+        for name in list_judges([setting]):
+            place = "the policy" if name == SELF_JUDGE else place_judge(name)
+            if place == "external" and name not in found:
+                open_access(name, access).close()
+            elif place == "local":
+                find_architecture(name.removeprefix(HUGGING_FACE))
+            elif place == "head":
+                load_head(find_head(name, kind, "training"))
+            found[name] = place
+    said = [f"{name} ({place})" for name, place in found.items()]
     if config.judges.human != "none":
         from comity.judges.human import read_human_ratings
 
-        found.append(f"{len(read_human_ratings(Path(config.judges.human)))} human ratings")
-    return ", ".join(found)
+        said.append(f"{len(read_human_ratings(Path(config.judges.human)))} human ratings")
+    return ", ".join(said)
 
 
 def _check_run_directory(config: TrainConfig) -> str:

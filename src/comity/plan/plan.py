@@ -117,19 +117,21 @@ def plan_step(
 def _price_dialogue(config: TrainConfig, workload: Workload, verdict_tokens: int, dialogues: int) -> float | None:
     if {config.judges.agreement, config.judges.agency} == {EMBEDDED_JUDGE}:
         return 0.0
-    from comity.judges.named import place_judge, split_names  # loads what a plan without other judges can do without
+    from comity.judges.named import place_judge, split_cascade, split_names  # loads much: not for other plans
 
     prices, dollars = load_prices(config.access.prices), 0.0
     for setting, tokens in (
         (config.judges.agreement, workload.agreement_tokens), (config.judges.agency, workload.agency_tokens),
     ):  # fmt: skip
         for name in split_names(setting):
-            if place_judge(name) != "external":
+            first, other = split_cascade(name)
+            asked, share = (first, 1.0) if other is None else (other, config.judges.ask_share)
+            if place_judge(asked) != "external":
                 continue
-            price = find_price(prices, name)
+            price = find_price(prices, asked)
             if price is None:
                 return None
-            dollars += price.cost(round(sum(tokens)), verdict_tokens * len(tokens))
+            dollars += share * price.cost(round(sum(tokens)), verdict_tokens * len(tokens))
     return dollars * dialogues
 
 

@@ -66,7 +66,7 @@ from comity.training.reread import Reread, reread_dialogues
 from comity.training.samples import make_samples
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
-from comity.training.verdicts import require_verdicts, summarize_spend
+from comity.training.verdicts import count_since, require_verdicts, summarize_passed_on, summarize_spend
 from comity.types import Judged, Negotiation
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -185,7 +185,7 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     settings = config.optimization
     session.engine.policy_version = step - 1
     clock = Clock()
-    spent = run_on_writer(processes, session.panel.read_spend)
+    spent, passed_before = run_on_writer(processes, session.panel.read_spend), session.panel.count_passed_on()
     played = _play_groups(session, step, clock, on_progress)
     with clock.measure("judge"):
         judged = session.panel.judge(played, settings.agreement_gate)
@@ -211,7 +211,8 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     )
     if session.panel.costs_money:
         told |= run_on_writer(processes, lambda: summarize_spend(spent, session.panel.read_spend()))
-    return {"step": float(step)} | told | update | _largest(processes.gather(clock.metrics()))
+    passed = summarize_passed_on(processes.gather(count_since(passed_before, session.panel.count_passed_on())))
+    return {"step": float(step)} | told | passed | update | _largest(processes.gather(clock.metrics()))
 
 
 def _write_dialogues(

@@ -1,7 +1,7 @@
-"""Whether a step has verdicts enough to learn from, and what they cost."""
+"""Whether a step has verdicts enough to learn from, what they cost, and which judge gave them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from comity.access import Spend
 from comity.errors import JudgeError
@@ -38,3 +38,26 @@ def summarize_spend(before: Sequence[Spend], after: Sequence[Spend]) -> dict[str
     }
     unpriced = sum(s.unpriced for s in after) - sum(s.unpriced for s in before)
     return metrics | ({"spend/unpriced": float(unpriced)} if unpriced else {})
+
+
+Counts = Mapping[str, tuple[int, int]]
+"""Rows read and rows passed on by a judge that asks a head first, by what it judges."""
+
+
+def count_since(before: Counts, after: Counts) -> Counts:
+    """Return what was counted between two moments."""
+    return {
+        name: (rows - before.get(name, (0, 0))[0], passed - before.get(name, (0, 0))[1])
+        for name, (rows, passed) in after.items()
+    }
+
+
+def summarize_passed_on(parts: Sequence[Counts]) -> dict[str, float]:
+    """Return for each judge that asks a head first how many rows all processes passed on, and their share."""
+    metrics = {}
+    for name in parts[0]:
+        rows, passed = (sum(part[name][place] for part in parts) for place in (0, 1))
+        metrics[f"passed_on/{name}"] = float(passed)
+        if rows:
+            metrics[f"passed_on/{name}_share"] = passed / rows
+    return metrics
