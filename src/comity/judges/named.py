@@ -149,12 +149,18 @@ class JudgeSources:
         """Return the judge of which of two answers is better."""
         return prompted_preference_judge(self._ask(name, "preference"), name)
 
+    def load_base(self, model: str) -> LocalEngine:
+        """Return the frozen base that heads on this model read, loading it when it is not in memory."""
+        if model not in self.bases:
+            self.bases[model] = _load(model, for_chat=False)
+        return self.bases[model]
+
     def _agreement(self, name: str, which: Head) -> AgreementJudge:
         if place_judge(name) not in ("embedded", "head"):
             return prompted_agreement_judge(self._ask(name, "agreement"), name)
         first, other = split_cascade(name)
         head = load_head(find_head(first, "agreement", which))
-        judge = build_agreement_judge(self._base(head), head, self.settings.copy_limit, first)
+        judge = build_agreement_judge(self.load_base(head.model), head, self.settings.copy_limit, first)
         if other is None:
             return judge
         return ask_first(judge, self._agreement(other, which), self._doubt(head), self._count("agreement", which))
@@ -164,15 +170,10 @@ class JudgeSources:
             return prompted_agency_judge(self._ask(name, "agency"), name)
         first, other = split_cascade(name)
         head = load_head(find_head(first, "agency", which))
-        judge = build_agency_judge(self._base(head), head, self.settings.copy_limit, first)
+        judge = build_agency_judge(self.load_base(head.model), head, self.settings.copy_limit, first)
         if other is None:
             return judge
         return ask_first(judge, self._agency(other, which), self._doubt(head), self._count("agency", which))
-
-    def _base(self, head: RewardHead) -> LocalEngine:
-        if head.model not in self.bases:
-            self.bases[head.model] = _load(head.model, for_chat=False)
-        return self.bases[head.model]
 
     def _doubt(self, head: RewardHead) -> Callable[[Verdict], bool]:
         share = self.settings.ask_share

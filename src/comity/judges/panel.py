@@ -9,7 +9,6 @@ from comity.access import Spend
 from comity.config import AccessConfig, JudgeConfig, ModelConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import EMBEDDED
-from comity.judges.embedded import EMBEDDED_JUDGE
 from comity.judges.human import build_human_judge, mix_human_ratings
 from comity.judges.named import JudgeSources, list_judges, open_sources
 from comity.negotiation.protocol import is_solo, latest_round
@@ -96,7 +95,6 @@ def build_panel(
     """
     settings = [judges.agreement, judges.agency, *([judges.heldout_judge] if judges.heldout else [])]
     names = {*list_judges(settings)} | ({judges.satisfaction} - {"none"})
-    names |= {EMBEDDED_JUDGE} if judges.human != "none" else set()
     sources = open_sources(names - {SELF_JUDGE}, judges, {model.name: engine}, access, run)
     if SELF_JUDGE in names:
         # The policy that judges itself answers through the engine that plays, with its adapter of the moment.
@@ -123,7 +121,7 @@ def _add_human_ratings(judges: JudgeConfig, sources: JudgeSources) -> AgencyJudg
     agency = sources.build_agency(judges.agency)
     if judges.human == "none":
         return agency
-    human = build_human_judge(sources.bases[EMBEDDED], Path(judges.human), judges.copy_limit)
+    human = build_human_judge(sources.load_base(EMBEDDED), Path(judges.human), judges.copy_limit)
     return mix_human_ratings(agency, human, judges.human_share)
 
 
