@@ -1,14 +1,16 @@
 """Human ratings as a share of the reward: the arithmetic, what is refused, and a head that learns what people say."""
 
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
 from test_calibrate import agency_rows, build_engine
 
-from comity.config import JudgeConfig, TrainConfig
+from comity.config import JudgeConfig, ModelConfig, TrainConfig
 from comity.errors import ConfigError, DataError, RunError
 from comity.judges.human import build_human_judge, fit_human_head, mix_human_ratings, read_human_ratings
+from comity.judges.panel import build_panel
 from comity.runs import check_run, create_run, describe_settings
 from comity.types import Answer, Verdict
 
@@ -76,6 +78,19 @@ def test_a_head_learns_what_people_say_and_the_same_ratings_give_the_same_head(t
     one, other = (fit_human_head(engine, read_human_ratings(path)) for _ in range(2))
     np.testing.assert_array_equal(one.weights, other.weights)
     assert one.metadata["figures"]["heldout_rows"]["spearman"] > 0.5
+
+
+@pytest.mark.slow
+def test_the_ratings_of_a_run_with_another_model_read_the_embedded_base(tmp_path, tiny_folder):
+    path = write(tmp_path / "ratings.jsonl", [rating(n, n % 6) for n in range(40)])
+    folder = str(tiny_folder)
+    judges = JudgeConfig(agreement=folder, agency=folder, heldout=False, human=str(path), reply_tokens=2)
+    with closing(build_panel(judges, build_engine(2), ModelConfig(name="another/model"))) as panel:
+        assert sorted(panel.sources.bases) == ["another/model", "embedded"]
+        (verdict,) = panel.agency([Answer("Case 1?", "Answer 1.")])
+    # A model with random weights gives no verdict, so the mix has none.
+    assert verdict.judge.endswith(":human")
+    assert verdict.score is None
 
 
 def test_other_ratings_in_the_same_file_refuse_to_resume(tmp_path):

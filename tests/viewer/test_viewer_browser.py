@@ -194,6 +194,28 @@ def test_twenty_pairs_are_rated_by_keys_and_the_agreement_is_seen(page, tmp_path
     assert page.problems == []
 
 
+def test_tokens_are_coloured_by_three_figures(page, tmp_path):
+    make_run(tmp_path / "runs" / "one", steps=1)
+    with serve_viewer(tmp_path / "runs", tmp_path / "cache", ScriptedCast()) as server:
+        page.goto(f"{server.address}/runs/one/negotiations/train/1/2")
+        token = page.locator(".tokens span").nth(3)  # -2.0 when sampled, -1.0 after the step, advantage +1
+        expect(token).to_have_attribute(
+            "title", re.compile("−2.00 .* −1.00 .*, \\+1.00 · in the loss, advantage \\+1.00")
+        )
+        seen = {}
+        for shade in ("logprob", "change", "advantage", ""):
+            expect(page.locator("body")).to_have_attribute("data-shade", shade)
+            seen[shade] = token.evaluate("element => getComputedStyle(element).backgroundColor")
+            press(page, "t")
+        assert len(set(seen.values())) == 4
+        assert seen[""] == "rgba(0, 0, 0, 0)"
+        press(page, "t")  # from log-probability, where it began again, to the change
+        press(page, "n")
+        expect(page.get_by_text("rollout 4")).to_be_visible()
+        expect(page.locator("body")).to_have_attribute("data-shade", "change")
+    assert page.problems == []
+
+
 def test_a_hostile_transcript_executes_nothing(page, tmp_path):
     run = make_run(tmp_path / "runs" / "one", steps=0)
     row = negotiation_row(judge_made("x/y", 0, 1.0, (HOSTILE, HOSTILE)), 0.5) | {"reasons": [HOSTILE], HOSTILE: HOSTILE}
@@ -271,4 +293,9 @@ def test_axe_finds_no_violation(browser, tmp_path, scheme, width):
             assert found.violations_count == 0, f"{path}: {found.generate_report()}"
             wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
             assert not wide, f"{path} is wider than the window"
+        page.goto(f"{server.address}/runs/one/negotiations/train/1/2")
+        for shade in ("change", "advantage", ""):
+            page.get_by_label("Colour of tokens").select_option(shade)
+            found = axe.Axe().run(page)
+            assert found.violations_count == 0, f"tokens by {shade}: {found.generate_report()}"
     context.close()

@@ -39,6 +39,7 @@ def test_a_comparison_of_models_has_a_part_for_each(tmp_path):
     assert read_rules(folder, "multi, sampled").negotiation.window == 1
     client = open_viewer(folder.parent, tmp_path / "cache")
     assert "evaluation" in client.get("/").text
+    assert "An evaluation takes no steps." in client.get("/runs/models").text
     page = client.get("/runs/models/pairs?before=base, sampled&after=multi, sampled").text
     assert "4 pairs" in page
     pair = client.get("/runs/models/pair?scenario=task-1&sample=1&before=base, sampled&after=multi, sampled").text

@@ -172,11 +172,10 @@ def test_the_embedded_model_answers_a_human_and_the_shipped_judges_score(runs, t
     assert [player.id for player in cast.list_players()] == ["model", "adapted"]
     with serve_viewer(runs, tmp_path / "cache", cast, negotiation=rules) as server:
         game = server.post("/play", **{**START, "rounds": "1"}, seat_a="you", seat_b="model")
-        drafts, said = [], False
+        drafts = []
         for event in read_events(server, game):
             drafts += [event["draft"]] if event["writer"] == "B" and event["draft"] else []
-            if event["turn"] and not said:  # an event may still say so before the game has taken the message
-                said = True
+            if event["turn"]:
                 server.post(f"{game}/say", message="I water them on Mondays, you on Fridays.")
         row = read_lines(server.client.get(f"{game}/row.jsonl").text)[0]
     assert [message["tokens"] > 0 for message in row["messages"]] == [False, True]

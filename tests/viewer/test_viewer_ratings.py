@@ -57,6 +57,9 @@ def test_a_rater_sees_no_name_and_no_score_until_the_results(client):
     assert "They share the garden" in body
     for secret in ("before", "after", "small", "2.00", "1.00"):
         assert secret not in body
+    studies = client.get("/rate").text
+    assert "told once all are rated" in studies[: studies.index("New study")]
+    assert "small before" not in studies[: studies.index("New study")]
     assert "no longer blind" not in client.get(f"{study}/results").text
     item = re.search(rf"{study}/items/([^\"]+)", page)[1]
     assert post(client, f"{study}/items/{item}", value="left").status_code == 303
@@ -85,6 +88,7 @@ def test_left_and_right_are_turned_back_into_the_sources(client, runs):
         item = re.search(rf"{study}/items/([^\"]+)", page)[1]
         post(client, f"{study}/items/{item}", value="left")
     assert "All 20 rated" in client.get(study).text
+    assert "small before against small after" in client.get("/rate").text
     rows = read_lines(client.get(f"{study}/labels.jsonl").text)
     store = RatingStore(runs / "ratings.sqlite")
     made = store.find_study(int(study.rpartition("/")[2]))

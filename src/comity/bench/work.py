@@ -14,6 +14,7 @@ from comity.errors import ConfigError
 from comity.negotiation.lockstep import play
 from comity.negotiation.protocol import seat_messages, start
 from comity.scenarios.load import draw_scenarios, load_dilemmas, load_persona_pairs
+from comity.training.samples import make_sample
 from comity.types import (
     Completion,
     Message,
@@ -175,10 +176,13 @@ def make_turn_samples(settings: BenchSettings, rows: Sequence[Row]) -> list[Turn
     """Return one training sample a message; its advantage is its reward minus the mean of its group."""
     mean = sum(map(choose_reward, range(settings.group_size))) / settings.group_size
     return [
-        TurnSample(
-            token_ids=np.asarray(row.prompt + row.tokens, np.int32),
-            loss_mask=np.asarray([False] * len(row.prompt) + [True] * len(row.tokens)),
-            logprobs=np.zeros(len(row.prompt) + len(row.tokens), np.float32),
+        make_sample(
+            Completion(
+                text="",
+                prompt_ids=np.asarray(row.prompt, np.int32),
+                token_ids=np.asarray(row.tokens, np.int32),
+                logprobs=np.zeros(len(row.tokens), np.float32),
+            ),
             advantage=choose_reward(row.sample) - mean,
             temperature=SAMPLING.temperature,
         )

@@ -149,6 +149,12 @@ class JudgeSources:
         """Return the judge of which of two answers is better."""
         return prompted_preference_judge(self._ask(name, "preference"), name)
 
+    def load_base(self, model: str) -> LocalEngine:
+        """Return the frozen base that heads on this model read, loading it when it is not in memory."""
+        if model not in self.bases:
+            self.bases[model] = _load(model, for_chat=False)
+        return self.bases[model]
+
     def _agreement(self, name: str, which: Head) -> AgreementJudge:
         if place_judge(name) not in ("embedded", "head"):
             return prompted_agreement_judge(self._ask(name, "agreement"), name)
@@ -168,12 +174,6 @@ class JudgeSources:
         if other is None:
             return judge
         return ask_first(judge, self._agency(other, which), self._doubt(head), self._count("agency", which))
-
-    def load_base(self, model: str) -> LocalEngine:
-        """Return the engine of a model that heads read, loaded when it is first asked for."""
-        if model not in self.bases:
-            self.bases[model] = _load(model, for_chat=False)
-        return self.bases[model]
 
     def _doubt(self, head: RewardHead) -> Callable[[Verdict], bool]:
         share = self.settings.ask_share

@@ -9,7 +9,7 @@ from comity.access import Spend
 from comity.config import AccessConfig, JudgeConfig, ModelConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import EMBEDDED
-from comity.judges.human import build_human_judge, mix_human_ratings, read_human_ratings
+from comity.judges.human import build_human_judge, mix_human_ratings
 from comity.judges.named import JudgeSources, list_judges, open_sources
 from comity.negotiation.protocol import is_solo, latest_round
 from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
@@ -91,11 +91,8 @@ def build_panel(
 ) -> Panel:
     """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` where it is theirs.
 
-    What judges behind an address cost is booked under `run`. Human ratings are read before a model is loaded; raise
-    DataError when they are too few.
+    What judges behind an address cost is booked under `run`. Raise DataError when human ratings are too few.
     """
-    if judges.human != "none":
-        read_human_ratings(Path(judges.human))
     settings = [judges.agreement, judges.agency, *([judges.heldout_judge] if judges.heldout else [])]
     names = {*list_judges(settings)} | ({judges.satisfaction} - {"none"})
     sources = open_sources(names - {SELF_JUDGE}, judges, {model.name: engine}, access, run)

@@ -4,12 +4,12 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from comity.report.audit_figures import draw_pair
 from comity.report.audit_tables import Audit, describe_audit, tabulate_audit
 from comity.report.figures import embed_svg, save_figure
+from comity.report.templates import get_template
 from comity.runs import read_json
 
 
@@ -24,12 +24,7 @@ class PairFigure:
 def write_audit_page(folder: Path) -> Path:
     """Write DIR/audit.html and DIR/figures/ from DIR/audit.json; return the page's path."""
     audit = read_json(folder / "audit.json")
-    # StrictUndefined: a misspelt name in the template must fail. Autoescape: names come from files and options.
-    environment = Environment(
-        loader=PackageLoader("comity.report", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("audit.html.j2").render(
+    page = get_template("audit.html.j2").render(
         audit=audit,
         lead=describe_audit(audit),
         judged={"agency": "Collective Agency, 0 to 5", "agreement": "agreement, yes or no"}[audit["kind"]],

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -20,7 +19,8 @@ from comity.report.contest_figures import draw_concession, draw_players, draw_wi
 from comity.report.contest_tables import TASKS, PlainTable, tabulate_ability, tabulate_entry, to_latex, to_markdown
 from comity.report.dialogues import Dialogue, Example, lay_out, read_dialogues
 from comity.report.figures import embed_svg, save_figure
-from comity.report.tables import show, tabulate_settings
+from comity.report.tables import tabulate_settings
+from comity.report.templates import get_template
 from comity.runs import read_json
 
 EXAMPLES = 2
@@ -54,13 +54,7 @@ def write_contest_report(folder: Path) -> Path:
     sections = [_build_section(folder, entry, rows) for entry in results["entries"]]
     capability = [tabulate_ability(results["ifeval"])] if "ifeval" in results else []
     write_tables(folder / "tables", [*(table for section in sections for table in section.tables), *capability])
-    # StrictUndefined: a misspelt name in the template must fail. Autoescape: model text and names are hostile.
-    environment = Environment(
-        loader=PackageLoader("comity.report", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["show"] = show
-    page = environment.get_template("contest.html.j2").render(
+    page = get_template("contest.html.j2").render(
         name=folder.resolve().name,
         models=results["models"],
         dialogues=len(rows),

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from comity.errors import RunError
@@ -14,15 +13,8 @@ from comity.judges.signs import summarize_signs
 from comity.report.charts import CHARTS, averaging_window
 from comity.report.dialogues import choose_pairs, choose_training, read_dialogues
 from comity.report.figures import draw_chart, draw_forest, embed_svg, read_series, save_figure
-from comity.report.tables import (
-    Change,
-    Sign,
-    show,
-    tabulate_changes,
-    tabulate_settings,
-    tabulate_signs,
-    word_parting,
-)
+from comity.report.tables import Change, Sign, show, tabulate_changes, tabulate_settings, tabulate_signs, word_parting
+from comity.report.templates import get_template
 from comity.runs import read_json, read_metrics
 
 BOOTSTRAP_SEED = 0
@@ -62,13 +54,7 @@ def write_report(run: Path) -> Path:
     evaluation = _read_evaluation(run / "evaluation")
     config = read_json(run / "config.json") if (run / "config.json").exists() else {}
     summary = read_json(run / "summary.json") if (run / "summary.json").exists() else {}
-    # StrictUndefined: a misspelt name in the template must fail, not leave a hole. Autoescape: model text is hostile.
-    environment = Environment(
-        loader=PackageLoader("comity.report", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["show"] = show
-    page = environment.get_template("report.html.j2").render(
+    page = get_template("report.html.j2").render(
         name=run.resolve().name,
         facts=_list_facts(metrics, config.get("settings", {})),
         figures=_draw_figures(run / "figures", metrics, evaluation),

@@ -9,6 +9,7 @@ step's dialogues, and the first one writes the run directory.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from comity.config import OptimizationConfig, TrainConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_tokenizer
 from comity.errors import ComityError, ConfigError, JudgeError
+from comity.judges.human import read_human_ratings
 from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
 from comity.negotiation.lockstep import play
@@ -66,12 +68,7 @@ from comity.training.samples import make_samples
 from comity.training.summaries import count_sampled_tokens, count_unwatched, summarize_rewards
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
-from comity.training.verdicts import (
-    count_since,
-    require_verdicts,
-    summarize_passed_on,
-    summarize_spend,
-)
+from comity.training.verdicts import count_since, require_verdicts, summarize_passed_on, summarize_spend
 from comity.types import Judged, Negotiation
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -104,6 +101,8 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
         load_dilemmas(config.dilemmas, "train") if config.questions == "none" else load_questions(config.questions)
     )
     pairs = relate_personas(load_persona_pairs(config.personas), config.personas_relation)
+    if config.judges.human != "none":
+        read_human_ratings(Path(config.judges.human))  # ratings that do not do are told before a model is loaded
     processes = open_processes(config.model.device, config.process_timeout_seconds)
     require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
@@ -218,8 +217,6 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     told = run_on_writer(
         processes, lambda: _write_dialogues(session, step, everyone, reread, rewards_SG, advantages_SG)
     )
-    if session.panel.heldout_agency is not None:
-        told |= count_unwatched(everyone)
     if session.panel.costs_money:
         told |= run_on_writer(processes, lambda: summarize_spend(spent, session.panel.read_spend()))
     passed = summarize_passed_on(processes.gather(count_since(passed_before, session.panel.count_passed_on())))
@@ -243,7 +240,8 @@ def _write_dialogues(
     write_negotiations(config.run, step, rows)
     signs = {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
     sampled = {"sampled/tokens": float(sum(map(count_sampled_tokens, judged)))}
-    return summarize_rewards(judged, rewards_SG, advantages_SG) | signs | sampled
+    unwatched = count_unwatched(judged) if session.panel.heldout_agency is not None else {}
+    return summarize_rewards(judged, rewards_SG, advantages_SG) | unwatched | signs | sampled
 
 
 def _largest(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -108,7 +108,7 @@ async def stream_game(
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream what happens after the first `after` moves, each as the HTML of its move, until the game is over."""
     sent = last_event_id if last_event_id is not None else after
-    event = game.listen()
+    event, told = game.listen(), None
     try:
         while True:
             event.clear()
@@ -116,11 +116,13 @@ async def stream_game(
             moves = list_moves(game)
             news = [pages.render_text("move.html.j2", {"move": move}) for move in moves[sent:]]
             sent = len(moves)
-            data = {
-                "moves": news, "status": describe_status(game), "turn": game.is_humans_turn, "over": is_over,
+            state = {
+                "status": describe_status(game), "turn": game.is_humans_turn, "over": is_over,
                 "writer": WRITERS.get(game.awaited, ""), "draft": draft,
             }  # fmt: skip
-            yield ServerSentEvent(data=data, event="change", id=str(sent))
+            if news or state != told:  # told twice, a turn would be answered twice
+                yield ServerSentEvent(data={"moves": news, **state}, event="change", id=str(sent))
+            told = state
             if is_over or viewer_of(request).games.is_closed:
                 return
             await event.wait()

@@ -1,6 +1,7 @@
 """Curves as SVG geometry: points, ticks and labels that a template writes down, without a drawing library."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -208,7 +209,8 @@ def _bounds(
     values = [value for curve in curves for value in curve.values] + [value for mean in averaged for value in mean]
     low, high = min(values), max(values)
     margin = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
-    y_low = limits[0] if limits[0] is not None else low - margin
+    floor = 0.0 if low >= 0 else -math.inf  # what is never negative gets no negative axis
+    y_low = limits[0] if limits[0] is not None else max(floor, low - margin)
     y_high = limits[1] if limits[1] is not None else high + margin
     x_low, x_high = min(steps), max(steps)
     return (x_low, x_high if x_high > x_low else x_low + 1, y_low, y_high if y_high > y_low else y_low + 1)

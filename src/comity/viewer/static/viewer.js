@@ -130,15 +130,32 @@ function prepare(part) {
   part.querySelectorAll("[data-plot]").forEach(readCurves);
 }
 
+// A browser may refuse to keep anything; then nothing is remembered.
+function recall(name) {
+  try {
+    return sessionStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+function remember(name, value) {
+  try {
+    sessionStorage.setItem(name, value);
+  } catch {
+    return;
+  }
+}
+
 document.addEventListener("keydown", onKey);
 document.querySelectorAll("[data-live]").forEach(keepLive);
 document.querySelectorAll("[data-shades]").forEach((choice) => {
   // The choice stays while one goes from negotiation to negotiation.
-  const kept = sessionStorage.getItem("shades");
+  const kept = recall("shades");
   if ([...choice.options].some((option) => option.value === kept)) choice.value = kept;
   const apply = () => { document.body.dataset.shade = choice.value; };
   choice.addEventListener("change", () => {
-    sessionStorage.setItem("shades", choice.value);
+    remember("shades", choice.value);
     apply();
   });
   apply();
