@@ -252,6 +252,10 @@ class EvaluateConfig:
     """Open-ended questions for `models`: shipped, none, or a JSONL file with rows id, question."""
     transfer: str = "none"
     """Cases for `models`: shipped, none, or a JSONL file with rows id, title, situation, stakeholders."""
+    alone: bool = False
+    """Let each model also answer the conflict tasks alone, without personas and without a dialogue."""
+    limit: int = 0
+    """Most tasks of each kind, drawn evenly from its file; 0 takes all."""
     runs: int = 3
     """Dialogues per task and model with sampled decoding, each with its own seed; greedy decoding is played once."""
     decoding: tuple[str, ...] = ("sampled",)
@@ -287,7 +291,9 @@ class EvaluateConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0, ifeval_tokens=1)
+        _at_least(
+            self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0, ifeval_tokens=1, limit=0
+        )
         if "self" in self.judges.agency.split(","):
             raise ConfigError("judges.agency is self, which is another judge for each model: name one for all of them")
         for decoding in self.decoding or ("nothing",):

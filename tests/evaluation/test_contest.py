@@ -211,6 +211,33 @@ def test_shipped_tasks_load():
     assert "Bridge Street residents" in case.dilemma
 
 
+def test_a_limit_draws_evenly_and_dilemmas_are_answered_alone_too():
+    tasks = load_tasks(EvaluateConfig(open_ended="shipped", limit=3, alone=True))
+    whole = load_tasks(EvaluateConfig(open_ended="shipped"))
+    # 100 tasks, 3 of them: places 0, 100 // 3 = 33 and 200 // 3 = 66.
+    for kind in ("conflict", "open_ended"):
+        assert tasks[kind] == [whole[kind][place] for place in (0, 33, 66)]
+    assert [scenario.dilemma for scenario in tasks["conflict_alone"]] == [s.dilemma for s in tasks["conflict"]]
+    assert {scenario.personas for scenario in tasks["conflict_alone"]} == {()}
+    assert load_tasks(EvaluateConfig(limit=1000)) == {"conflict": whole["conflict"]}
+
+
+def test_models_answer_conflict_tasks_alone(build_config, tmp_path):
+    rows = play_contest(build_config(alone=True, runs=1))
+    assert sorted((row["model"], row["task"], row["scenario"]) for row in rows) == [
+        (model, task, name)
+        for model in ("base", "multi")
+        for task in ("conflict", "conflict_alone")
+        for name in ("t0", "t1")
+    ]
+    assert {(row["ending"], len(row["messages"])) for row in rows if row["task"] == "conflict_alone"} == {
+        ("answered", 1)
+    }
+    told = [json.loads(line) for line in (tmp_path / "out" / "seconds.jsonl").read_text().splitlines()]
+    assert [(row["players"], row["dialogues"]) for row in told] == [("base, sampled", 4), ("multi, sampled", 4)]
+    assert all(row["seconds"] > 0 for row in told)
+
+
 def test_bad_tasks_are_named(tmp_path, build_config):
     with pytest.raises(ConfigError, match="all none"):
         load_tasks(build_config(tasks="none"))

@@ -4,6 +4,7 @@
       settings.json       what the dialogues depend on; a call with other settings is refused
       dialogues.jsonl     one row a dialogue: `runs.negotiation_row`, model, opponent, task, decoding, run, satisfaction
       preferences.jsonl   which of two models' answers a pairwise judge prefers, in both orders
+      seconds.jsonl       one row a batch: players, dialogues, seconds, when it was finished
       ifeval.jsonl        answers to IFEval's prompts (see `evaluation/ability.py`)
       results.json        all figures (see `evaluation/results.py`)
       inspect/            the same dialogues as logs of Inspect
@@ -14,8 +15,10 @@ that was stopped goes on, and models, tasks, runs and pairs can be added later.
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +79,12 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
                 if on_batch is not None:
                     on_batch(describe_players(batch[0]), len(rows), len(known) + len(missing), states)
 
+            begun = time.perf_counter()
             played = play_batch(config, batch, players, panel, tell)
             if panel.costs_money:
                 require_scored(played, config.judges.max_unscored_share)
             append_rows(path, played)
+            append_rows(config.out / "seconds.jsonl", [_tell_seconds(batch, time.perf_counter() - begun)])
             rows.extend(played)
     return rows
 
@@ -147,6 +152,12 @@ def describe_players(match: Match) -> str:
     """Return the players and the decoding of a match in words: `multi against base, greedy`."""
     against = "" if match.model == match.opponent else f" against {match.opponent}"
     return f"{match.model}{against}, {match.decoding}"
+
+
+def _tell_seconds(batch: Sequence[Match], seconds: float) -> Row:
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    players = describe_players(batch[0])
+    return {"players": players, "dialogues": len(batch), "seconds": round(seconds, 2), "finished": finished}
 
 
 def _claim_folder(

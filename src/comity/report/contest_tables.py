@@ -7,7 +7,10 @@ from typing import Any
 
 from comity.report.tables import show
 
-TASKS = {"conflict": "Conflict tasks", "open_ended": "Open-ended questions", "transfer": "Transfer cases"}
+TASKS = {
+    "conflict": "Conflict tasks", "conflict_alone": "Conflict tasks, each model alone",
+    "open_ended": "Open-ended questions", "transfer": "Transfer cases",
+}  # fmt: skip
 LABELS: Mapping[str, tuple[str, str]] = {
     "agreement_rate": ("Agreement rate", "share"),
     "rounds_to_agreement": ("Rounds to agreement", "number"),
