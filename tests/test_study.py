@@ -8,7 +8,8 @@ import pytest
 from comity.config import DemoConfig, EvaluateConfig, StudyConfig, load_config
 from comity.errors import ConfigError
 from comity.runs import read_json, read_metrics
-from comity.study import is_trained, load_arms, parse_matches, plan_run, pool_seeds, run_study
+from comity.study.plan import is_trained, list_names, list_runs, load_recipes, parse_matches, plan_run
+from comity.study.run import pool_seeds, run_study
 from parrot import save_parrot
 
 TASKS = [
@@ -54,7 +55,14 @@ group_size = 2
 
 def build_study(folder, **changes):
     evaluation = EvaluateConfig(tasks=str(folder / "tasks.jsonl"), runs=2)
-    given = {"run": folder / "study", "seeds": 2, "match_tokens": ("solo:multi",), "evaluation": evaluation}
+    given = {
+        "run": folder / "study",
+        "seeds": 2,
+        "match_tokens": ("solo:multi",),
+        "negotiating": "multi",
+        "single": "solo",
+        "evaluation": evaluation,
+    }
     arms = (f"multi={folder / 'multi.toml'}", f"solo={folder / 'solo.toml'}")
     return StudyConfig(**({"arms": arms} | given | changes))
 
@@ -93,7 +101,7 @@ def test_a_study_trains_compares_pools_and_goes_on(recipes):
 
 def test_a_run_is_trained_when_its_steps_or_its_tokens_are_spent(recipes):
     config = build_study(recipes, seeds=1)
-    arms = load_arms(config)
+    arms = load_recipes(config)
     settings = plan_run(config, arms, "multi", 0, {})
     assert not is_trained(settings)
     folder = settings.run
@@ -115,13 +123,19 @@ def test_bad_arms_are_named_before_anything_is_trained(recipes, tmp_path):
     multi = recipes / "multi.toml"
     for bad in ("multi", "=x", f"base={multi}"):
         with pytest.raises(ConfigError, match="arms has"):
-            load_arms(build_study(recipes, arms=(bad,)))
+            load_recipes(build_study(recipes, arms=(bad,)))
     with pytest.raises(ConfigError, match="no such file"):
-        load_arms(build_study(recipes, arms=("a=nowhere.toml",)))
+        load_recipes(build_study(recipes, arms=("a=nowhere.toml",)))
     (tmp_path / "other.toml").write_text('extends = "multi.toml"\n[train.model]\nlora_rank = 8\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="begin with different models"):
-        load_arms(build_study(recipes, arms=(f"a={multi}", f"b={tmp_path / 'other.toml'}")))
-    arms = dict.fromkeys(("a", "b", "c"))
+        load_recipes(build_study(recipes, arms=(f"a={multi}", f"b={tmp_path / 'other.toml'}")))
+    with pytest.raises(ConfigError, match="single is 'other', which is no arm"):
+        load_recipes(build_study(recipes, single="other"))
+    with pytest.raises(ConfigError, match="ablations has"):
+        load_recipes(build_study(recipes, ablations=(f"solo={multi}",), ablation_seeds=1))
+    with pytest.raises(ConfigError, match="ablation_seeds is 3, but the arm that they meet has 2"):
+        build_study(recipes, ablations=(f"x={multi}",))
+    arms = ("a", "b", "c")
     for words in (["a"], ["a:z"], ["a:a"]):
         with pytest.raises(ConfigError, match="match_tokens has"):
             parse_matches(words, arms)
@@ -137,7 +151,7 @@ def test_seeds_of_an_arm_are_pooled_with_their_partners():
         for run in (0, 1)
     ]
     rows.append({"model": "base", "opponent": "m-seed-0", "scenario": "t", "run": 0})
-    found = [(row["model"], row["seed"], row["run"]) for row in pool_seeds(rows, ["m"], 2)]
+    found = [(row["model"], row["seed"], row["run"]) for row in pool_seeds(rows, [("m", 0), ("m", 1)])]
     # Two runs a seed: run 1 of seed 1 becomes run 3.
     assert found == [
         ("base", 0, 0), ("base", 1, 2), ("base", 0, 1), ("base", 1, 3),
@@ -145,11 +159,21 @@ def test_seeds_of_an_arm_are_pooled_with_their_partners():
     ]  # fmt: skip
 
 
-def test_shipped_studies_name_recipes_that_load(monkeypatch, request):
+@pytest.mark.parametrize(("name", "arms", "ablations"), [("study", 4, 10), ("study-small", 3, 4)])
+def test_shipped_studies_name_recipes_that_load(monkeypatch, request, name, arms, ablations):
     monkeypatch.chdir(request.config.rootpath)
-    for name, count in (("study", 4), ("study-ablations", 11)):
-        config = load_config(StudyConfig, request.config.rootpath / "configs" / f"{name}.toml")
-        arms = load_arms(config)
-        assert len(arms) == count
-        parse_matches(config.match_tokens, arms)
-        assert load_config(DemoConfig, request.config.rootpath / "configs" / "demo.toml").train == arms["multi-agent"]
+    config = load_config(StudyConfig, request.config.rootpath / "configs" / f"{name}.toml")
+    recipes = load_recipes(config)
+    assert (len(config.arms), len(config.ablations), config.seeds) == (arms, ablations, 3)
+    matches = parse_matches(config.match_tokens, list_names(config.arms))
+    assert matches == {"token-matched": "multi-agent"}
+    demo = load_config(DemoConfig, request.config.rootpath / "configs" / "demo.toml").train
+    steps = config.steps or demo.optimization.steps
+    assert {
+        name: recipe.optimization.steps for name, recipe in recipes.items() if name not in matches
+    } == dict.fromkeys([name for name in recipes if name not in matches], steps)
+    assert recipes["token-matched"].optimization.steps == 200
+    # What others match comes first; the ablations come last.
+    runs = list_runs(config, matches)
+    assert len(runs) == arms * 3 + ablations * config.ablation_seeds
+    assert runs.index(("multi-agent", 2)) < runs.index(("token-matched", 0)) < runs.index(("no-gate", 0))

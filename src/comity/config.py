@@ -338,11 +338,36 @@ class StudyConfig:
     """Each arm is trained with the seeds 0 to this number minus 1."""
     match_tokens: tuple[str, ...] = ()
     """ARM:OTHER: train ARM until it has sampled as many tokens as OTHER did with the same seed."""
+    negotiating: str = "multi-agent"
+    """The arm that is held against the targets, and that the ablations change."""
+    single: str = "single-agent"
+    """The arm that the targets call the single agent."""
+    ablations: tuple[str, ...] = ()
+    """NAME=FILE of each ablation, as in arms; they meet the negotiating arm on sampled conflict tasks alone."""
+    ablation_seeds: int = 3
+    """Each ablation is trained with the seeds 0 to this number minus 1."""
+    steps: int = 0
+    """Training steps of every run but the token-matched ones; 0 takes those of the recipes."""
+    scenarios_per_step: int = 0
+    """Scenarios of every training step; 0 takes those of the recipes."""
+    curve_every: int = 0
+    """Steps between the checkpoints of seed 0 that play held-out tasks for the curves; 0 draws none."""
+    curve_tasks: int = 20
+    """Conflict tasks that each of these checkpoints plays."""
+    page: str = "none"
+    """A Markdown file, such as docs/study.md, that the finished study is published in; none keeps it in the run."""
     evaluation: EvaluateConfig = field(default_factory=EvaluateConfig)
     """How they are compared; `models` and `out` follow from the study."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "", seeds=1)
+        _at_least(
+            self, "", seeds=1, ablation_seeds=1, steps=0, scenarios_per_step=0, curve_every=0, curve_tasks=1
+        )  # fmt: skip
+        if self.ablations and self.ablation_seeds > self.seeds:
+            raise ConfigError(
+                f"ablation_seeds is {self.ablation_seeds}, but the arm that they meet has {self.seeds}: choose at most "
+                "seeds"
+            )
 
 
 def _at_least(settings: Any, prefix: str, **minima: float) -> None:
