@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
-SIZE ?= full
+SIZE ?=
 # Not into the root, where it would have to be ignored.
 export COVERAGE_FILE := .pytest_cache/coverage
 
@@ -51,7 +51,7 @@ demo: $(STAMP)
 # A study that was stopped, or killed, goes on where it stood.
 study: export HF_HUB_OFFLINE := 1
 study: setup
-	@$(BIN)/comity study --config configs/study$(if $(filter small,$(SIZE)),-small).toml $(ARGS)
+	@$(BIN)/comity study --config configs/study$(SIZE:%=-%).toml $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1
 test: setup

@@ -47,17 +47,16 @@ def draw_curves(curves: Curves, place: str, speakers: Sequence[str]) -> list[Nam
     return drawn
 
 
-def average_seeds(runs: Sequence[Sequence[Point]]) -> list[dict[str, float | None]]:
+def average_seeds(runs: Sequence[Sequence[Point]]) -> list[Point]:
     """Return the mean of each metric at each step over the runs that reached it and know it."""
     values: dict[float, dict[str, list[float]]] = {}
     for metrics in runs:
         for key in dict.fromkeys(key for row in metrics for key in row):
             for step, value in zip(*read_series(metrics, key), strict=True):
                 values.setdefault(step, {}).setdefault(key, []).append(value)
-    averaged: list[dict[str, float | None]] = []
-    for step in sorted(values):
-        averaged.append({key: float(np.mean(found)) for key, found in values[step].items()} | {"step": step})
-    return averaged
+    return [
+        {key: float(np.mean(found)) for key, found in values[step].items()} | {"step": step} for step in sorted(values)
+    ]
 
 
 def _join(chart: Chart, key: str, curves: Curves, place: str) -> tuple[Chart, list[dict[str, float | None]]]:
