@@ -109,7 +109,7 @@ def check_page(config):
     for target in targets:
         assert f"| {target.name} | {target.wanted} |" in page
     held = sum(target.holds for target in targets)
-    assert f"{held} of 7 targets hold, {7 - held} do not." in page
+    assert f"{held} of 7 targets hold, {7 - held} do" in page
     for heading in ("Targets", "Results of the arms", "General ability", "Ablations", "Curves", "Zero rewards"):
         assert f"## {heading}\n" in page
     assert "7 training runs of" in page

@@ -21,9 +21,6 @@ from comity.report.study_tables import (
 from comity.runs import read_json, read_metrics
 from comity.scenarios.rows import Row, read_whole_rows
 
-SHOWN = ("measures", "wins", "strengths")
-"""Tables of each task that stand on the page; the others lie beside the results."""
-
 
 def is_study(folder: Path) -> bool:
     """Tell whether a folder holds a study."""
@@ -59,6 +56,7 @@ def build_page(run: Path, figures: Sequence[NamedFigure], images: str) -> str:
     study = read_json(run / "study.json")
     runs = _latest_runs(read_whole_rows(run / "runs.jsonl"))
     results, targets = read_json(run / "arms" / "results.json"), read_json(run / "targets.json")
+    negotiating = study["settings"]["negotiating"]
     parts = [
         "# The study",
         "`comity study` writes this page from the files of its run; figures stand here only if they were measured.",
@@ -69,9 +67,10 @@ def build_page(run: Path, figures: Sequence[NamedFigure], images: str) -> str:
         "## Results of the arms",
         f"Seeds are pooled: ± is the deviation between seeds. Answers are compared by: {results['preference_judge']}. "
         f"`base` is the model that every arm began with.",
-        *(to_markdown(table) for table in _list_tables(results["entries"])),
+        f"Differences are those from `{negotiating}`; all others lie in `arms/tables` of the run.",
+        *(to_markdown(table) for table in _list_tables(results["entries"], negotiating)),
         *_tell_ability(run),
-        *_tell_ablations(run, study["settings"]["negotiating"]),
+        *_tell_ablations(run, negotiating),
         "## Curves",
         "Training: means over the seeds of an arm. Held-out: checkpoints of seed 0 on conflict tasks; step 0 is the "
         "base."
@@ -113,8 +112,12 @@ def _tell_study(run: Path, settings: Mapping[str, Any], runs: Sequence[Row]) -> 
     return "\n".join(lines)
 
 
-def _list_tables(entries: Sequence[Mapping[str, Any]]) -> list[PlainTable]:
-    return [table for entry in entries for table in tabulate_entry(entry) if table.name.endswith(SHOWN)]
+def _list_tables(entries: Sequence[Mapping[str, Any]], negotiating: str) -> list[PlainTable]:
+    tables = []
+    for entry in entries:
+        own = [item for item in entry["comparisons"] if negotiating in (item["first"], item["second"])]
+        tables += tabulate_entry({**entry, "comparisons": own})
+    return tables
 
 
 def _tell_ability(run: Path) -> list[str]:
@@ -129,7 +132,7 @@ def _tell_ablations(run: Path, negotiating: str) -> list[str]:
     if not path.exists():
         return []
     results = read_json(path)
-    measures = [table for table in _list_tables(results["entries"]) if table.name.endswith("measures")]
+    measures = [table for table in _list_tables(results["entries"], negotiating) if table.name.endswith("measures")]
     return [
         "## Ablations",
         *(to_markdown(table) for table in [*measures, tabulate_changes(results["entries"], negotiating)]),

@@ -15,8 +15,9 @@ def tell_targets(targets: Sequence[Mapping[str, Any]]) -> str:
     """Return in one sentence how many targets hold."""
     held = sum(target["holds"] is True for target in targets)
     unknown = sum(target["holds"] is None for target in targets)
+    failed = len(targets) - held - unknown
     missing = f", {unknown} {'was' if unknown == 1 else 'were'} not measured" if unknown else ""
-    return f"{held} of {len(targets)} targets hold, {len(targets) - held - unknown} do not{missing}."
+    return f"{held} of {len(targets)} targets hold, {failed} {'does' if failed == 1 else 'do'} not{missing}."
 
 
 def tabulate_targets(targets: Sequence[Mapping[str, Any]]) -> PlainTable:
