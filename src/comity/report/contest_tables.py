@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from comity.report.tables import show
@@ -103,6 +104,16 @@ def to_latex(table: PlainTable) -> str:
     if table.note:
         lines.append(rf"\par\smallskip\footnotesize {_latex(table.note)}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def write_tables(folder: Path, tables: Sequence[PlainTable]) -> None:
+    """Write each table as Markdown and LaTeX, and all of them into one file of each kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, write in (("md", to_markdown), ("tex", to_latex)):
+        texts = [write(table) for table in tables]
+        for table, text in zip(tables, texts, strict=True):
+            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+        (folder / f"all.{suffix}").write_text("\n".join(texts), encoding="utf-8")
 
 
 def name_players(model: str, opponent: str) -> str:

@@ -6,7 +6,15 @@ from typing import Any
 
 from comity.report.contest_tables import LABELS, PlainTable, show_difference, show_interval, show_p
 from comity.report.tables import show
-from comity.report.zero_rewards import HEADINGS, PAPER, read_steps, summarize_zero_rewards, tell_zero_rewards
+from comity.report.zero_rewards import (
+    HEADINGS,
+    NOTE,
+    PAPER,
+    TITLE,
+    read_steps,
+    summarize_zero_rewards,
+    tell_zero_rewards,
+)
 
 BASE = "base"
 
@@ -86,8 +94,7 @@ def tabulate_zero_rewards(run: Path, runs: Sequence[Mapping[str, Any]]) -> Plain
         found = summarize_zero_rewards(steps)
         if found is not None:
             rows.append(tell_zero_rewards(arm, found))
-    note = "Shares of scored training rollouts; the advantage of those that failed in mixed groups ± its deviation."
-    return PlainTable("zero-rewards", "Rollouts that teach nothing, and those that do", HEADINGS, tuple(rows), note)
+    return PlainTable("zero-rewards", TITLE, HEADINGS, tuple(rows), NOTE)
 
 
 def tabulate_runs(runs: Sequence[Mapping[str, Any]]) -> PlainTable:

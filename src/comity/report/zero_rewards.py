@@ -15,6 +15,8 @@ HEADINGS = (
     "", "rollouts", "in groups without spread", "failed in mixed groups", "agreed and used", "agreed at the mean",
     "advantage of the failed",
 )  # fmt: skip
+TITLE = "Rollouts that teach nothing, and those that do"
+NOTE = "Shares of scored training rollouts; the advantage of those that failed in mixed groups ± its deviation."
 
 
 @dataclass(frozen=True, slots=True)
