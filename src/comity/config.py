@@ -245,7 +245,7 @@ class EvaluateConfig:
     """Compare several models on tasks (`models`), or two adapters on held-out scenarios (`before`, `after`), paired."""
 
     models: tuple[str, ...] = ()
-    """NAME=ADAPTER of each model; an adapter is none (the base model), warm-start or a PEFT folder."""
+    """NAME=ADAPTER of each model: none (the base model), warm-start, a PEFT folder, or PROVIDER/MODEL at an address."""
     tasks: str = "shipped"
     """Conflict tasks for `models`: shipped, none, or a JSONL file: id, tier, domain, dilemma, persona_a, persona_b."""
     open_ended: str = "none"
