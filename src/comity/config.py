@@ -212,7 +212,10 @@ class TrainConfig:
     solo: bool = False
     """One seat answers alone (the single-agent baseline)."""
     questions: str = "none"
-    """Open-ended questions in place of dilemmas, with `solo`: none, shipped, or a JSONL file with rows id, question."""
+    """Open-ended questions in place of dilemmas with `solo`, or beside them with `question_share`: none, shipped, or a
+    JSONL file with rows id, question."""
+    question_share: float = 0.0
+    """The share of a step's scenarios that are questions, which one seat answers alone; the others are negotiated."""
     save_every: int = 5
     keep_checkpoints: int = 2
     threads: int = 0
@@ -233,8 +236,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0, process_timeout_seconds=1)
-        if self.questions != "none" and not self.solo:
-            raise ConfigError(f"questions is {self.questions}, which nobody negotiates: add solo = true")
+        if not 0 <= self.question_share < 1:
+            raise ConfigError(f"question_share is {self.question_share}: choose 0 or more and less than 1")
+        if self.questions != "none" and not self.solo and not self.question_share:
+            raise ConfigError(
+                f"questions is {self.questions}, which nobody negotiates: add solo = true, or a question_share above 0"
+            )
+        if self.question_share and (self.questions == "none" or self.solo):
+            raise ConfigError(
+                f"question_share is {self.question_share}: it mixes questions with negotiations, so name questions "
+                "and leave solo out"
+            )
         for tracker in self.trackers:
             if tracker not in ("tensorboard", "trackio", "wandb"):
                 raise ConfigError(f"trackers has {tracker!r}: choose among tensorboard, trackio, wandb")

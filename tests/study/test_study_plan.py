@@ -65,7 +65,7 @@ def test_bad_arms_are_named_before_anything_is_trained(build_study, recipes, tmp
     assert parse_matches(["a:b", "c:b"], arms) == {"a": "b", "c": "b"}
 
 
-@pytest.mark.parametrize(("name", "arms", "ablations"), [("study", 4, 10), ("study-small", 3, 4)])
+@pytest.mark.parametrize(("name", "arms", "ablations"), [("study", 5, 10), ("study-small", 3, 4)])
 def test_shipped_studies_name_recipes_that_load(monkeypatch, request, name, arms, ablations):
     monkeypatch.chdir(request.config.rootpath)
     config = load_config(StudyConfig, request.config.rootpath / "configs" / f"{name}.toml")
