@@ -18,8 +18,18 @@ CONFLICT = {
     "task": "conflict",
     "decoding": "sampled",
     "players": [
-        player("base", agreement_rate=(0.80, 0.7, 0.9), rounds_to_agreement=(2.0, 1.8, 2.2)),
-        player("multi", agreement_rate=(0.88, 0.8, 0.95), rounds_to_agreement=(1.6, 1.5, 1.7)),
+        player(
+            "base",
+            agreement_rate=(0.80, 0.7, 0.9),
+            rounds_to_agreement=(2.0, 1.8, 2.2),
+            heldout_agreement_rate=(0.4, 0.3, 0.5),
+        ),
+        player(
+            "multi",
+            agreement_rate=(0.88, 0.8, 0.95),
+            rounds_to_agreement=(1.6, 1.5, 1.7),
+            heldout_agreement_rate=(0.35, 0.3, 0.5),
+        ),
         {**player("multi", agreement_rate=(0.1, 0.0, 0.2)), "opponent": "base"},  # cross-play counts for nothing here
     ],
     "comparisons": [
@@ -55,7 +65,7 @@ def test_each_target_by_hand():
     assert (rounds.holds, rounds.surely) == (False, None)
     # 88 % is below 97 %, but 8 points are more than 6; from 2 points on it is not sure.
     assert (agreement.value, agreement.holds, agreement.surely) == (0.88, True, False)
-    assert agreement.note == "base 80.0 %, +8.0 points"
+    assert agreement.note == "base 80.0 %, +8.0 points; held-out judge 40.0 → 35.0 %"
     assert (alone.value, alone.holds, alone.surely) == (0.5, True, False)
     assert (open_ended.value, open_ended.holds) == (None, None)
     # (-3 + 1.5) / 2 = -0.75 points; the single agent's seed is none of the arm's.
