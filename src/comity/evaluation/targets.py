@@ -91,13 +91,13 @@ def check_agreement(entries: Entries, base: str, multi: str) -> Target:
     if gain is not None:
         more, clearly = _reaches(gain[0], gain[1], 0.06)
         holds, surely = bool(holds or more), None if surely is None and clearly is None else bool(surely or clearly)
-        note += f", {100 * gain[0]:+.1f} points"
+        note += f", {100 * gain[0]:+.1f} points".replace("-", "−")
     # Whoever pleases the judge that trains need not agree: the other judge's word stands beside it.
     watched = [find_measure(entry, player, "heldout_agreement_rate") for player in (base, multi)]
     if all(estimate is not None and estimate["mean"] is not None for estimate in watched):
         told = " → ".join(f"{100 * estimate['mean']:.1f}" for estimate in watched if estimate is not None)
         note += f"; held-out judge {told} %"
-    return Target(name, wanted, paper, rate, found["low"], found["high"], holds, surely, note.replace("-", "−"))
+    return Target(name, wanted, paper, rate, found["low"], found["high"], holds, surely, note)
 
 
 def check_ability(ability: Mapping[str, Any] | None, base: str, multi: str) -> Target:
