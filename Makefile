@@ -1,6 +1,6 @@
 # make demo    train, compare and report on two CPU cores
 # make test    formatter, linter, types, then all tests
-# make study   train base, single-agent and multi-agent recipes with three seeds and compare them (hours)
+# make study   train all arms and ablations with three seeds, compare them, write docs/study.md (a day; SIZE=small: 1.5 h)
 # make check   formatter, linter, types            make fast   unit tests only
 # make setup   the environment behind all of them  make clean  remove it and what tools left
 SHELL := /bin/bash
@@ -15,6 +15,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
+SIZE ?=
 # Not into the root, where it would have to be ignored.
 export COVERAGE_FILE := .pytest_cache/coverage
 
@@ -47,10 +48,10 @@ demo: export HF_HUB_OFFLINE := 1
 demo: $(STAMP)
 	@$(BIN)/comity demo --config configs/demo.toml $(ARGS)
 
-# The ablations: make study ARGS="--config configs/study-ablations.toml".
+# A study that was stopped, or killed, goes on where it stood.
 study: export HF_HUB_OFFLINE := 1
 study: setup
-	@$(BIN)/comity study --config configs/study.toml $(ARGS)
+	@$(BIN)/comity study --config configs/study$(SIZE:%=-%).toml $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1
 test: setup

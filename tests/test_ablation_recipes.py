@@ -53,7 +53,7 @@ def test_each_recipe_has_a_run_of_its_own():
     assert len(set(runs)) == len(recipes)
 
 
-BASELINES = ("baseline", "baseline-external", "baseline-token-matched")
+BASELINES = ("baseline", "baseline-external", "baseline-token-matched", "mixed")
 
 
 def test_the_baseline_is_the_single_agent_recipe():
@@ -67,6 +67,11 @@ def test_the_baseline_is_the_single_agent_recipe():
         "train.optimization.kl_coefficient": 0.04,
     }
     assert differences("baseline-external", "baseline") == {"train.judges.agency": "comity/embedded"}
+    assert differences("mixed") == {
+        "train.questions": "shipped",
+        "train.question_share": 0.34,
+        "train.negotiation.completion.temperature": 0.7,
+    }
     matched = differences("baseline-token-matched", "baseline-external")
     assert set(matched) == {"train.optimization.token_budget", "train.optimization.steps"}
 

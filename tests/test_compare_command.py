@@ -38,7 +38,7 @@ def test_two_models_are_compared_and_shown(tiny_folder, tmp_path, capsys):
     assert "2 of 3 dialogues written; now 1 of one against two, sampled" in shown
     assert "Conflict tasks, sampled decoding" in shown
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "dialogues.jsonl", "inspect", "preferences.jsonl", "results.json", "settings.json",
+        "dialogues.jsonl", "inspect", "preferences.jsonl", "results.json", "seconds.jsonl", "settings.json",
     ]  # fmt: skip
     assert main(words) == 0
     assert "dialogues written; now" not in capsys.readouterr().out

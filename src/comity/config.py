@@ -218,7 +218,10 @@ class TrainConfig:
     solo: bool = False
     """One seat answers alone (the single-agent baseline)."""
     questions: str = "none"
-    """Open-ended questions in place of dilemmas, with `solo`: none, shipped, or a JSONL file with rows id, question."""
+    """Open-ended questions in place of dilemmas with `solo`, or beside them with `question_share`: none, shipped, or a
+    JSONL file with rows id, question."""
+    question_share: float = 0.0
+    """The share of a step's scenarios that are questions, which one seat answers alone; the others are negotiated."""
     save_every: int = 5
     keep_checkpoints: int = 2
     threads: int = 0
@@ -239,8 +242,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0, process_timeout_seconds=1)
-        if self.questions != "none" and not self.solo:
-            raise ConfigError(f"questions is {self.questions}, which nobody negotiates: add solo = true")
+        if not 0 <= self.question_share < 1:
+            raise ConfigError(f"question_share is {self.question_share}: choose 0 or more and less than 1")
+        if self.questions != "none" and not self.solo and not self.question_share:
+            raise ConfigError(
+                f"questions is {self.questions}, which nobody negotiates: add solo = true, or a question_share above 0"
+            )
+        if self.question_share and (self.questions == "none" or self.solo):
+            raise ConfigError(
+                f"question_share is {self.question_share}: it mixes questions with negotiations, so name questions "
+                "and leave solo out"
+            )
         for tracker in self.trackers:
             if tracker not in ("tensorboard", "trackio", "wandb"):
                 raise ConfigError(f"trackers has {tracker!r}: choose among tensorboard, trackio, wandb")
@@ -251,13 +263,17 @@ class EvaluateConfig:
     """Compare several models on tasks (`models`), or two adapters on held-out scenarios (`before`, `after`), paired."""
 
     models: tuple[str, ...] = ()
-    """NAME=ADAPTER of each model; an adapter is none (the base model), warm-start or a PEFT folder."""
+    """NAME=ADAPTER of each model: none (the base model), warm-start, a PEFT folder, or PROVIDER/MODEL at an address."""
     tasks: str = "shipped"
     """Conflict tasks for `models`: shipped, none, or a JSONL file: id, tier, domain, dilemma, persona_a, persona_b."""
     open_ended: str = "none"
     """Open-ended questions for `models`: shipped, none, or a JSONL file with rows id, question."""
     transfer: str = "none"
     """Cases for `models`: shipped, none, or a JSONL file with rows id, title, situation, stakeholders."""
+    alone: bool = False
+    """Let each model also answer the conflict tasks alone, without personas and without a dialogue."""
+    limit: int = 0
+    """Most tasks of each kind, drawn evenly from its file; 0 takes all."""
     runs: int = 3
     """Dialogues per task and model with sampled decoding, each with its own seed; greedy decoding is played once."""
     decoding: tuple[str, ...] = ("sampled",)
@@ -293,7 +309,9 @@ class EvaluateConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0, ifeval_tokens=1)
+        _at_least(
+            self, "", scenarios=1, samples=1, seed=0, threads=0, runs=1, batch=1, tie_margin=0, ifeval_tokens=1, limit=0
+        )
         if "self" in self.judges.agency.split(","):
             raise ConfigError("judges.agency is self, which is another judge for each model: name one for all of them")
         for decoding in self.decoding or ("nothing",):
@@ -338,11 +356,36 @@ class StudyConfig:
     """Each arm is trained with the seeds 0 to this number minus 1."""
     match_tokens: tuple[str, ...] = ()
     """ARM:OTHER: train ARM until it has sampled as many tokens as OTHER did with the same seed."""
+    negotiating: str = "multi-agent"
+    """The arm that is held against the targets, and that the ablations change."""
+    single: str = "single-agent"
+    """The arm that the targets call the single agent."""
+    ablations: tuple[str, ...] = ()
+    """NAME=FILE of each ablation, as in arms; they meet the negotiating arm on sampled conflict tasks alone."""
+    ablation_seeds: int = 3
+    """Each ablation is trained with the seeds 0 to this number minus 1."""
+    steps: int = 0
+    """Training steps of every run but the token-matched ones; 0 takes those of the recipes."""
+    scenarios_per_step: int = 0
+    """Scenarios of every training step; 0 takes those of the recipes."""
+    curve_every: int = 0
+    """Steps between the checkpoints of seed 0 that play held-out tasks for the curves; 0 draws none."""
+    curve_tasks: int = 20
+    """Conflict tasks that each of these checkpoints plays."""
+    page: str = "none"
+    """A Markdown file, such as docs/study.md, that the finished study is published in; none keeps it in the run."""
     evaluation: EvaluateConfig = field(default_factory=EvaluateConfig)
     """How they are compared; `models` and `out` follow from the study."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "", seeds=1)
+        _at_least(
+            self, "", seeds=1, ablation_seeds=1, steps=0, scenarios_per_step=0, curve_every=0, curve_tasks=1
+        )  # fmt: skip
+        if self.ablations and self.ablation_seeds > self.seeds:
+            raise ConfigError(
+                f"ablation_seeds is {self.ablation_seeds}, but the arm that they meet has {self.seeds}: choose at most "
+                "seeds"
+            )
 
 
 def _at_least(settings: Any, prefix: str, **minima: float) -> None:

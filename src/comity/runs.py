@@ -55,7 +55,7 @@ def create_run(run: Path, config: dict[str, Any], resume: bool) -> None:
     """
     check_run(run, config, resume)
     if not (run / "config.json").exists():
-        write_json(run / "config.json", {"settings": config, "commit": _commit(), "versions": _versions()})
+        write_json(run / "config.json", {"settings": config, "commit": find_commit(), "versions": _versions()})
 
 
 def check_run(run: Path, config: dict[str, Any], resume: bool) -> None:
@@ -247,7 +247,8 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
     return found
 
 
-def _commit() -> str | None:
+def find_commit() -> str | None:
+    """Return the commit that the working directory stands at, None outside a repository."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

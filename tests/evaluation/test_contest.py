@@ -12,9 +12,9 @@ from comity.errors import ConfigError, DataError, JudgeError, ModelError, RunErr
 from comity.evaluation.contest import play_contest, require_scored
 from comity.evaluation.matches import batch_matches, load_tasks, parse_models, parse_pairs, plan_matches
 from comity.evaluation.models import evaluate_models
-from comity.evaluation.players import load_players
+from comity.evaluation.players import open_players
 from comity.types import Request, Sampling
-from loopback import MODEL, serve
+from loopback import MODEL, Act, serve
 
 TASKS = [
     {"id": f"t{n}", "tier": "everyday", "domain": "water", "dilemma": f"Well {n} is low.", "persona_a": "Save it.",
@@ -84,10 +84,10 @@ def test_every_model_plays_itself_and_chosen_pairs_each_other(build_config):
 def test_players_speak_as_if_each_had_a_model_of_its_own(tiny_folder, adapter, other_adapter):
     settings = ModelConfig(name=str(tiny_folder), dtype="float32", device="cpu")
     request = Request("seat_0", ({"role": "user", "content": "The well is low."},), Sampling(1.0, 1.0, 12), 5)
-    folders = {"base": None, "one": adapter, "two": other_adapter}
-    apart = {name: load_players(settings, {name: folder})[name] for name, folder in folders.items()}
+    folders = {"base": "none", "one": str(adapter), "two": str(other_adapter)}
+    apart = {name: open_players(settings, {name: folder}).responders[name] for name, folder in folders.items()}
     expected = {name: apart[name]([request])[0].text for name in folders}
-    together = load_players(settings, folders)
+    together = open_players(settings, folders).responders
     assert len({id(player.engine.model) for player in together.values()}) == 1
     assert len(set(expected.values())) == 3
     before = {name: weight.clone() for name, weight in load_model(str(tiny_folder), "float32").named_parameters()}
@@ -211,6 +211,33 @@ def test_shipped_tasks_load():
     assert "Bridge Street residents" in case.dilemma
 
 
+def test_a_limit_draws_evenly_and_dilemmas_are_answered_alone_too():
+    tasks = load_tasks(EvaluateConfig(open_ended="shipped", limit=3, alone=True))
+    whole = load_tasks(EvaluateConfig(open_ended="shipped"))
+    # 100 tasks, 3 of them: places 0, 100 // 3 = 33 and 200 // 3 = 66.
+    for kind in ("conflict", "open_ended"):
+        assert tasks[kind] == [whole[kind][place] for place in (0, 33, 66)]
+    assert [scenario.dilemma for scenario in tasks["conflict_alone"]] == [s.dilemma for s in tasks["conflict"]]
+    assert {scenario.personas for scenario in tasks["conflict_alone"]} == {()}
+    assert load_tasks(EvaluateConfig(limit=1000)) == {"conflict": whole["conflict"]}
+
+
+def test_models_answer_conflict_tasks_alone(build_config, tmp_path):
+    rows = play_contest(build_config(alone=True, runs=1))
+    assert sorted((row["model"], row["task"], row["scenario"]) for row in rows) == [
+        (model, task, name)
+        for model in ("base", "multi")
+        for task in ("conflict", "conflict_alone")
+        for name in ("t0", "t1")
+    ]
+    assert {(row["ending"], len(row["messages"])) for row in rows if row["task"] == "conflict_alone"} == {
+        ("answered", 1)
+    }
+    told = [json.loads(line) for line in (tmp_path / "out" / "seconds.jsonl").read_text().splitlines()]
+    assert [(row["players"], row["dialogues"]) for row in told] == [("base, sampled", 4), ("multi, sampled", 4)]
+    assert all(row["seconds"] > 0 for row in told)
+
+
 def test_bad_tasks_are_named(tmp_path, build_config):
     with pytest.raises(ConfigError, match="all none"):
         load_tasks(build_config(tasks="none"))
@@ -220,6 +247,38 @@ def test_bad_tasks_are_named(tmp_path, build_config):
     broken = write_rows(tmp_path / "b.jsonl", [TASKS[0], {key: TASKS[1][key] for key in ("id", "tier", "dilemma")}])
     with pytest.raises(DataError, match="line 2"):
         load_tasks(build_config(tasks=str(broken)))
+
+
+def test_a_model_behind_an_address_plays_beside_local_ones(build_config, tmp_path, monkeypatch):
+    access = AccessConfig(cache=str(tmp_path / "v.sqlite"), retries=0, backoff_seconds=0)
+    config = build_config(models=("base=none", f"server={MODEL}"), pairs=("server:base",), runs=1, access=access)
+    with serve(lambda call: Act("text", "Share the well.", finish="length")) as server:
+        server.point(monkeypatch)
+        rows = play_contest(config)
+        asked = len(server.calls)
+        assert play_contest(config) == rows
+        assert len(server.calls) == asked
+    alone = [row for row in rows if (row["model"], row["opponent"]) == ("server", "server")]
+    assert [[m["text"] for m in row["messages"]] for row in alone] == [["Share the well."] * 2] * 2
+    # A message that ran into its limit is one all the same, and says so.
+    assert {m["finish"] for row in alone for m in row["messages"]} == {"length"}
+    assert {row["completion"] for row in alone} == {"Share the well."}
+    crossed = [row for row in rows if (row["model"], row["opponent"]) == ("server", "base")]
+    assert all(row["messages"][0]["text"] == "Share the well." != row["messages"][1]["text"] for row in crossed)
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["models"]["server"] == MODEL
+
+
+def test_dialogues_of_a_server_that_is_away_are_not_written(build_config, tmp_path, monkeypatch):
+    access = AccessConfig(cache=str(tmp_path / "v.sqlite"), retries=0, backoff_seconds=0)
+    config = build_config(models=(f"server={MODEL}",), runs=1, access=access)
+    with serve(lambda call: Act("status", status=500)) as server:
+        server.point(monkeypatch)
+        with pytest.raises(JudgeError, match="2 of 2 dialogues of a batch have no"):
+            play_contest(config)
+    assert not (config.out / "dialogues.jsonl").exists()
+    with serve(lambda call: "Share it.") as server:
+        server.point(monkeypatch)
+        assert len(play_contest(config)) == 2
 
 
 def test_pairs_are_compared_by_a_judge_behind_an_address(build_config, judges, tmp_path, monkeypatch):

@@ -13,6 +13,28 @@ def test_published_example_of_four_teams():
     assert fit_strengths(wins, prior=0.0) == pytest.approx([0.139, 0.226, 0.143, 0.492], abs=5e-4)
 
 
+def test_published_example_of_the_american_league():
+    # Agresti 2002, table 10.10: games of 1987, rows win against columns. The fitted strengths, Baltimore's being 0, are
+    # those that R's package BradleyTerry2 prints for its data set `baseball`.
+    teams = ("Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore")
+    wins = np.array([
+        [0, 7, 9, 7, 7, 9, 11],
+        [6, 0, 7, 5, 11, 9, 9],
+        [4, 6, 0, 7, 7, 8, 12],
+        [6, 8, 6, 0, 6, 7, 10],
+        [6, 2, 6, 7, 0, 7, 12],
+        [4, 4, 5, 6, 6, 0, 6],
+        [2, 4, 1, 3, 1, 7, 0],
+    ], dtype=float)  # fmt: skip
+    shares = fit_strengths(wins, prior=0.0)
+    logs = dict(zip(teams, np.log(shares / shares[-1]), strict=True))
+    assert logs == pytest.approx(
+        {"Milwaukee": 1.5814, "Detroit": 1.4364, "Toronto": 1.2945, "New York": 1.2476, "Boston": 1.1077,
+         "Cleveland": 0.6839, "Baltimore": 0.0},
+        abs=5e-4,
+    )  # fmt: skip
+
+
 def test_two_models_have_their_share_of_wins():
     # 3 of 4 won: p / (p + q) = 3/4 without a prior.
     assert fit_strengths(np.array([[0, 3], [1, 0]], dtype=float), prior=0.0) == pytest.approx([0.75, 0.25])

@@ -59,7 +59,21 @@ def test_mcnemar_takes_the_majority_of_a_scenarios_runs():
     assert run_mcnemar_test([1.0], [1.0]).p_value == 1.0
 
 
+SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
+"""Student 1908: hours of sleep gained with the one drug over the other, ten patients."""
+
+
+def test_the_sleep_of_student():
+    # Nine gained, none lost, one the same: 2 / 2^9. Published t is 4.0621 with n = 10, so d_z = t / sqrt(10) = 1.2846.
+    result = run_sign_test(SLEEP)
+    assert (result.up, result.down, result.same) == (9, 0, 1)
+    assert result.p_value == pytest.approx(2 / 512)
+    assert standardize_difference(SLEEP) == pytest.approx(4.0621 / math.sqrt(10), abs=1e-4)
+
+
 def test_holm_by_hand():
+    # The p-values are those of the example in the article "Holm-Bonferroni method" of Wikipedia: at 0.05 the fourth and
+    # the first are rejected.
     # Sorted: 0.005 x 4 = 0.02; 0.01 x 3 = 0.03; 0.03 x 2 = 0.06; 0.04 x 1 = 0.04, raised to 0.06 to keep the order.
     assert adjust_p_values([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert adjust_p_values([0.6, 0.9]) == [1.0, 1.0]

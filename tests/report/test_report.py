@@ -70,6 +70,24 @@ def test_page_references_nothing_outside(run):
     assert len(ids) == len(set(ids))
 
 
+def test_tables_are_written_as_markdown_and_latex(run):
+    add_evaluation(run)
+    rows = [make_row("t3", sample, reward, ending="agreed" if reward else "no_agreement") | {"advantage": advantage}
+            for sample, (reward, advantage) in enumerate([(0.0, -1.0), (2.0, 1.0)])]  # fmt: skip
+    write_lines(run / "negotiations/step-000002.jsonl", rows)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert sorted(path.name for path in (run / "tables").iterdir()) == sorted(
+        f"{name}.{suffix}" for name in ("all", "before-after", "zero-rewards") for suffix in ("md", "tex")
+    )
+    # One of two rollouts failed in a mixed group; the paper's figures stand beside it.
+    markdown = (run / "tables" / "zero-rewards.md").read_text(encoding="utf-8")
+    assert "| this run | 2 | 0.0 % | 50.0 % | 50.0 % | 0.0 % | −1.00 |" in markdown
+    assert "| the paper | 30400 | 25.0 % |" in markdown
+    assert "this run & 2 & 0.0 \\% & 50.0 \\% &" in (run / "tables" / "zero-rewards.tex").read_text(encoding="utf-8")
+    assert "| Agreement rate | 100.0 % | 100.0 % |" in (run / "tables" / "all.md").read_text(encoding="utf-8")
+    assert '<th scope="row">this run</th>' in page
+
+
 def test_page_shows_the_comparison(run):
     add_evaluation(run)
     page = write_report(run).read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ class Provider:
         if usage is not None:
             cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
             input_tokens, output_tokens = usage.input_tokens + cached, usage.output_tokens
-        text, problem = _read_output(output)
+        text, problem = _read_output(output, question.keep_cut)
         return Reply(text, problem, input_tokens, output_tokens)
 
     def is_transient(self, error: BaseException) -> bool:
@@ -152,11 +152,13 @@ def _to_config(question: Question) -> Any:
     )
 
 
-def _read_output(output: Any) -> tuple[str | None, str]:
+def _read_output(output: Any, keep_cut: bool) -> tuple[str | None, str]:
     if output.empty:
         return None, "empty reply"
     reasons = {"content_filter": "refused", "max_tokens": "truncated", "model_length": "prompt too long"}
     if output.stop_reason in reasons:
+        if keep_cut and output.stop_reason == "max_tokens" and output.completion.strip():
+            return output.completion, reasons[output.stop_reason]
         return None, reasons[output.stop_reason]
     text = output.completion
     return (text, "") if text.strip() else (None, "empty reply")

@@ -14,7 +14,8 @@ class Question:
     """One question; `repeat` tells apart several asks of the same prompt, each of which is paid for.
 
     `account` is where the money is booked, such as `judge/agency` or `data/dilemmas`. `json_schema` asks for a reply
-    of that shape from providers that can promise one.
+    of that shape from providers that can promise one. With `keep_cut`, a reply that ran into the longest length keeps
+    its text beside the problem `truncated`: a message of a dialogue is one all the same, a verdict is none.
     """
 
     messages: tuple[Message, ...]
@@ -23,11 +24,12 @@ class Question:
     account: str
     repeat: int = 0
     json_schema: dict[str, Any] | None = None
+    keep_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply; without a usable one `text` is None and `problem` says why.
+    """One reply; without a usable one `text` is None and `problem` says why (beside a text: what it lacks).
 
     `cost` is in dollars, None where the model has no price. A cached reply costs nothing; its tokens are those that
     were paid for when it came.
@@ -73,6 +75,7 @@ def hash_question(model: str, question: Question) -> str:
         [sampling.temperature, sampling.top_p, sampling.max_tokens],
         question.json_schema,
         question.repeat,
+        *(["keep cut"] if question.keep_cut else []),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -252,8 +252,11 @@ def _report(arguments: argparse.Namespace, _: None, console: "Console") -> None:
     from comity.cli.progress import print_line
     from comity.report.contest import is_contest, write_contest_report
     from comity.report.report import write_report
+    from comity.report.study_page import is_study, write_study_page
 
     write = write_contest_report if is_contest(arguments.run) else write_report
+    if is_study(arguments.run):
+        write = write_study_page
     print_line(console, f"{write(arguments.run)} written")
 
 

@@ -34,11 +34,12 @@ def run_study_command(config: StudyConfig, console: Console) -> None:
             warned.add(arm)
             print_line(console, f"warning: {arm}: the judges part; read its last dialogues, see docs/judges.md")
 
-    from comity.study import run_study
+    from comity.study.run import run_study
 
     results = run_study(config, on_step, BatchProgress(console).on_batch)
     print_results(console, results)
-    print_line(console, f"{config.run}: arms/report.html compares the arms, evaluation/report.html every seed")
+    published = "" if config.page == "none" else f"; published in {config.page}"
+    print_line(console, f"{config.run}: study.md holds all of it, arms/report.html compares the arms{published}")
 
 
 class BatchProgress:

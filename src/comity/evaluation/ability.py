@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib.util
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from comity.config import EvaluateConfig
 from comity.errors import ConfigError, DataError
 from comity.evaluation.statistics import estimate_mean, paired_bootstrap
 from comity.scenarios.rows import Fields, Row, append_rows, read_rows, read_whole_rows
-from comity.types import Request, Sampling
+from comity.types import Request, Responder, Sampling
 
 PROMPT_FIELDS: Fields = {"prompt": str, "instruction_id_list": list, "kwargs": list}
 CHECKER = "if_verifiable"
@@ -60,7 +61,7 @@ def answer_prompts(config: EvaluateConfig) -> list[Row]:
     """
     # Models and their libraries load only when something is left to answer.
     from comity.evaluation.matches import parse_models
-    from comity.evaluation.players import find_adapters, load_players
+    from comity.evaluation.players import open_players
 
     prompts = load_prompts(Path(config.ifeval))
     models = parse_models(config.models)
@@ -70,20 +71,26 @@ def answer_prompts(config: EvaluateConfig) -> list[Row]:
     missing = {name: [p for p in prompts if (name, p["key"]) not in known] for name in models}
     if not any(missing.values()):
         return rows
-    players = load_players(config.model, find_adapters(config.model, models))
     sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=config.ifeval_tokens)
-    for name, left in missing.items():
-        for begin in range(0, len(left), config.batch):
-            batch = left[begin : begin + config.batch]
-            asked = [Request("seat_0", ({"role": "user", "content": p["prompt"]},), sampling, 0) for p in batch]
-            answered = [
-                {"model": name, "key": prompt["key"], "text": reply.text, "finish": reply.finish}
-                | dataclasses.asdict(check_answer(prompt, reply.text))
-                for prompt, reply in zip(batch, players[name](asked), strict=True)
-            ]
-            append_rows(path, answered)
-            rows += answered
+    with closing(open_players(config.model, models, config.access, str(config.out))) as players:
+        for name, left in missing.items():
+            for begin in range(0, len(left), config.batch):
+                batch = left[begin : begin + config.batch]
+                answered = _answer_batch(name, batch, players.responders[name], sampling)
+                append_rows(path, answered)
+                rows += answered
     return rows
+
+
+def _answer_batch(name: str, batch: Sequence[Row], player: Responder, sampling: Sampling) -> list[Row]:
+    asked = [Request("seat_0", ({"role": "user", "content": p["prompt"]},), sampling, 0) for p in batch]
+    # What a server did not answer is left out, so that the same command asks again.
+    return [
+        {"model": name, "key": prompt["key"], "text": reply.text, "finish": reply.finish}
+        | dataclasses.asdict(check_answer(prompt, reply.text))
+        for prompt, reply in zip(batch, player(asked), strict=True)
+        if reply.finish != "error"
+    ]
 
 
 def check_answer(prompt: Row, text: str) -> Checked:

@@ -4,6 +4,7 @@
       settings.json       what the dialogues depend on; a call with other settings is refused
       dialogues.jsonl     one row a dialogue: `runs.negotiation_row`, model, opponent, task, decoding, run, satisfaction
       preferences.jsonl   which of two models' answers a pairwise judge prefers, in both orders
+      seconds.jsonl       one row a batch: players, dialogues, seconds, when it was finished
       ifeval.jsonl        answers to IFEval's prompts (see `evaluation/ability.py`)
       results.json        all figures (see `evaluation/results.py`)
       inspect/            the same dialogues as logs of Inspect
@@ -14,15 +15,17 @@ that was stopped goes on, and models, tasks, runs and pairs can be added later.
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from comity.config import EvaluateConfig, NegotiationConfig, to_plain
-from comity.engines.seating import Player, route_seats
+from comity.engines.seating import route_seats
 from comity.errors import JudgeError, RunError
 from comity.evaluation.ability import hash_prompts
 from comity.evaluation.matches import (
@@ -34,7 +37,7 @@ from comity.evaluation.matches import (
     plan_matches,
     row_key,
 )
-from comity.evaluation.players import find_adapters, hash_adapter, load_players
+from comity.evaluation.players import find_local_adapters, hash_adapter, open_players
 from comity.judges.named import hash_heads
 from comity.judges.panel import Panel, build_panel
 from comity.judges.satisfaction import judge_satisfaction
@@ -42,7 +45,7 @@ from comity.negotiation.lockstep import play
 from comity.negotiation.protocol import start
 from comity.runs import negotiation_row, read_json, write_json
 from comity.scenarios.rows import Row, append_rows, read_whole_rows
-from comity.types import Negotiation, Scenario
+from comity.types import Negotiation, Responder, Scenario
 
 OnBatch = Callable[[str, int, int, Sequence[Negotiation]], None]
 """Gets the players and decoding of the batch, the dialogues written so far, all there will be, and the batch."""
@@ -57,13 +60,13 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
 
     A joint answer is written whether or not they agreed (paper, section 4). Raise ConfigError for bad names, ModelError
     for a missing adapter, DataError for a bad task, RunError when the folder holds dialogues of other settings, and
-    JudgeError when a judge behind an address gives too few verdicts.
+    JudgeError when a judge or a player behind an address gives too few words.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     models, tasks = parse_models(config.models), load_tasks(config)
     matches = plan_matches(config, tasks)
-    folders = find_adapters(config.model, models)
+    find_local_adapters(config.model, models)  # a mistyped one shall cost no dialogue of the others
     _claim_folder(config, models, tasks)
     path = config.out / "dialogues.jsonl"
     rows = read_whole_rows(path)
@@ -71,19 +74,23 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
     missing = [match for match in matches if match.key not in known]
     if not missing:
         return rows
-    players = load_players(config.model, folders)
-    engine = next(iter(players.values())).engine
-    with closing(build_panel(config.judges, engine, config.model, config.access, str(config.out))) as panel:
+    with ExitStack() as opened:
+        players = opened.enter_context(closing(open_players(config.model, models, config.access, str(config.out))))
+        panel = opened.enter_context(
+            closing(build_panel(config.judges, players.engine, config.model, config.access, str(config.out)))
+        )
         for batch in batch_matches(missing, config.batch):
 
             def tell(states: Sequence[Negotiation], batch: Sequence[Match] = batch) -> None:
                 if on_batch is not None:
                     on_batch(describe_players(batch[0]), len(rows), len(known) + len(missing), states)
 
-            played = play_batch(config, batch, players, panel, tell)
-            if panel.costs_money:
+            begun = time.perf_counter()
+            played = play_batch(config, batch, players.responders, panel, tell)
+            if panel.costs_money or players.served:
                 require_scored(played, config.judges.max_unscored_share)
             append_rows(path, played)
+            append_rows(config.out / "seconds.jsonl", [_tell_seconds(batch, time.perf_counter() - begun)])
             rows.extend(played)
     return rows
 
@@ -91,21 +98,22 @@ def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> lis
 def require_scored(rows: Sequence[Row], limit: float) -> None:
     """Raise JudgeError when a larger share of dialogues than `limit` has no reward.
 
-    A judge that is away would leave them unscored for ever. The dialogues are then not written, so the same command
-    judges them once it is back.
+    A judge or a player that is away would leave them unscored for ever. The dialogues are then not written, so the
+    same command plays and judges them once it is back.
     """
     unscored = sum(row["reward"] is None for row in rows)
     if unscored > limit * len(rows):
         raise JudgeError(
             f"judges.max_unscored_share is {limit}, but {unscored} of {len(rows)} dialogues of a batch have no "
-            "verdict; the batch was not written: mend the judge and give the same command again"
+            "verdict; the batch was not written: mend the judge, or the server that plays, and give the same command "
+            "again"
         )
 
 
 def play_batch(
     config: EvaluateConfig,
     batch: Sequence[Match],
-    players: Mapping[str, Player],
+    players: Mapping[str, Responder],
     panel: Panel,
     on_progress: Callable[[Sequence[Negotiation]], None] | None = None,
 ) -> list[Row]:
@@ -151,6 +159,12 @@ def describe_players(match: Match) -> str:
     """Return the players and the decoding of a match in words: `multi against base, greedy`."""
     against = "" if match.model == match.opponent else f" against {match.opponent}"
     return f"{match.model}{against}, {match.decoding}"
+
+
+def _tell_seconds(batch: Sequence[Match], seconds: float) -> Row:
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    players = describe_players(batch[0])
+    return {"players": players, "dialogues": len(batch), "seconds": round(seconds, 2), "finished": finished}
 
 
 def _claim_folder(

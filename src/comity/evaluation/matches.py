@@ -1,5 +1,6 @@
 """What a comparison of several models plays: every model with itself, chosen pairs with each other, on every task."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ from typing import Any, Literal
 from comity.config import EvaluateConfig
 from comity.errors import ConfigError
 from comity.negotiation.protocol import is_solo
-from comity.scenarios.tasks import load_task_scenarios
+from comity.scenarios.tasks import load_task_scenarios, take_evenly
 from comity.types import Scenario
 
-TaskKind = Literal["conflict", "open_ended", "transfer"]
+TaskKind = Literal["conflict", "conflict_alone", "open_ended", "transfer"]
 Key = tuple[str, str, str, str, str, int]
 """Model, opponent, task kind, decoding, scenario and run: what names one dialogue of `dialogues.jsonl`."""
 
@@ -80,7 +81,10 @@ def load_tasks(config: EvaluateConfig) -> dict[TaskKind, list[Scenario]]:
         scenarios = load_task_scenarios(shipped if source == "shipped" else source, "first")
         if any(len(scenario.personas) != seats for scenario in scenarios):
             raise ConfigError(f"{setting} is {source}, which holds other tasks: give a file of {shipped}")
-        tasks[kind] = scenarios
+        tasks[kind] = take_evenly(scenarios, config.limit)
+        if kind == "conflict" and config.alone:
+            # The same dilemmas without the goals of two sides: one seat answers.
+            tasks["conflict_alone"] = [dataclasses.replace(scenario, personas=()) for scenario in tasks[kind]]
     if not tasks and config.ifeval == "none":
         raise ConfigError("tasks, open_ended, transfer and ifeval are all none: name shipped or a file for one of them")
     return tasks

@@ -29,7 +29,7 @@ from comity.types import Negotiation, Scenario
 OnProgress = Callable[[str, Sequence[Negotiation]], None]
 FREE = (
     "before", "after", "out", "threads", "models", "tasks", "open_ended", "transfer", "runs", "decoding", "pairs",
-    "batch", "tie_margin", "access", "ifeval", "ifeval_tokens",
+    "batch", "tie_margin", "access", "ifeval", "ifeval_tokens", "alone", "limit",
 )  # fmt: skip
 """Settings that do not change the dialogues of one side."""
 

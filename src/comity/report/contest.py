@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from comity.report.contest_figures import draw_concession, draw_players, draw_win_matrix
-from comity.report.contest_tables import TASKS, PlainTable, tabulate_ability, tabulate_entry, to_latex, to_markdown
+from comity.report.contest_tables import TASKS, PlainTable, tabulate_ability, tabulate_entry, write_tables
 from comity.report.dialogues import Dialogue, Example, lay_out, read_dialogues
 from comity.report.figures import embed_svg, save_figure
 from comity.report.tables import tabulate_settings
@@ -68,16 +68,6 @@ def write_contest_report(folder: Path) -> Path:
     scratch.write_text(page, encoding="utf-8")
     scratch.replace(path)
     return path
-
-
-def write_tables(folder: Path, tables: Sequence[PlainTable]) -> None:
-    """Write each table as Markdown and LaTeX, and all of them into one file of each kind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix, write in (("md", to_markdown), ("tex", to_latex)):
-        texts = [write(table) for table in tables]
-        for table, text in zip(tables, texts, strict=True):
-            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
-        (folder / f"all.{suffix}").write_text("\n".join(texts), encoding="utf-8")
 
 
 def choose_examples(rows: Sequence[Mapping[str, Any]], count: int = EXAMPLES) -> list[Example]:

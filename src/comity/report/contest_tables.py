@@ -3,11 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from comity.report.tables import show
 
-TASKS = {"conflict": "Conflict tasks", "open_ended": "Open-ended questions", "transfer": "Transfer cases"}
+TASKS = {
+    "conflict": "Conflict tasks", "conflict_alone": "Conflict tasks, each model alone",
+    "open_ended": "Open-ended questions", "transfer": "Transfer cases",
+}  # fmt: skip
 LABELS: Mapping[str, tuple[str, str]] = {
     "agreement_rate": ("Agreement rate", "share"),
     "rounds_to_agreement": ("Rounds to agreement", "number"),
@@ -71,8 +75,8 @@ def tabulate_ability(ability: Mapping[str, Any]) -> PlainTable:
             words = ("–", "–", "the reference")
         else:
             verdict = "dropped" if model["dropped"] else "no clear drop"
-            interval = _show_interval(change, "share", signed=True)
-            words = (_show_difference(change["difference"], "share"), interval, verdict)
+            interval = show_interval(change, "share", signed=True)
+            words = (show_difference(change["difference"], "share"), interval, verdict)
         rows.append((model["model"], *cells, *words))
     note = (
         f"IFEval, {ability['prompts']} prompts, greedy answers. Prompts: all instructions of a prompt are followed. "
@@ -100,6 +104,16 @@ def to_latex(table: PlainTable) -> str:
     if table.note:
         lines.append(rf"\par\smallskip\footnotesize {_latex(table.note)}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def write_tables(folder: Path, tables: Sequence[PlainTable]) -> None:
+    """Write each table as Markdown and LaTeX, and all of them into one file of each kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, write in (("md", to_markdown), ("tex", to_latex)):
+        texts = [write(table) for table in tables]
+        for table, text in zip(tables, texts, strict=True):
+            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+        (folder / f"all.{suffix}").write_text("\n".join(texts), encoding="utf-8")
 
 
 def name_players(model: str, opponent: str) -> str:
@@ -131,8 +145,8 @@ def _tabulate_differences(comparisons: Sequence[Mapping[str, Any]], name: str, t
                 f"{label}: {item['first']} → {item['second']}",
                 show(item["before"], kind),
                 show(item["after"], kind),
-                _show_difference(item["difference"], kind),
-                _show_interval(item, kind, signed=True),
+                show_difference(item["difference"], kind),
+                show_interval(item, kind, signed=True),
                 "–" if item["effect"] is None else show(item["effect"], signed=True),
                 show_p(item["p_adjusted"]),
                 "–" if item["scenarios_needed"] is None else str(item["scenarios_needed"]),
@@ -164,7 +178,7 @@ def _tabulate_wins(rates: Sequence[Mapping[str, Any]], name: str, title: str) ->
         (
             f"{rate['first']} over {rate['second']}",
             show(rate["rate"], "share"),
-            _show_interval(rate, "share"),
+            show_interval(rate, "share"),
             *(str(rate[key]) for key in ("wins", "losses", "ties", "inconsistent", "unscored")),
             show_p(rate["p_adjusted"]),
         )
@@ -176,7 +190,7 @@ def _tabulate_wins(rates: Sequence[Mapping[str, Any]], name: str, title: str) ->
 
 
 def _tabulate_strengths(strengths: Sequence[Mapping[str, Any]], name: str, title: str) -> PlainTable:
-    rows = tuple((item["model"], show(item["share"], "share"), _show_interval(item, "share")) for item in strengths)
+    rows = tuple((item["model"], show(item["share"], "share"), show_interval(item, "share")) for item in strengths)
     note = "Bradley-Terry: shares of the summed strengths. A model with twice the share wins two of three."
     return PlainTable(f"{name}-strengths", f"{title}: strengths", ("Model", "share", "95 % interval"), rows, note)
 
@@ -186,18 +200,8 @@ def show_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _show_estimate(estimate: Mapping[str, Any] | None, kind: str) -> str:
-    if estimate is None:
-        return "–"
-    text = show(estimate["mean"], kind)
-    if estimate["low"] is not None:
-        text += f" [{_show_interval(estimate, kind)}]"
-    if estimate["run_deviation"] is not None:
-        text += f" ± {show(estimate['run_deviation'], kind)}"
-    return text + (f" ({estimate['n_unscored']} u)" if estimate["n_unscored"] else "")
-
-
-def _show_interval(item: Mapping[str, Any], kind: str, signed: bool = False) -> str:
+def show_interval(item: Mapping[str, Any], kind: str, signed: bool = False) -> str:
+    """Return an interval in words, a dash for none; of signed shares in percentage points."""
     if item["low"] is None:
         return "–"
     text = f"{show(item['low'], kind, signed)} to {show(item['high'], kind, signed)}"
@@ -207,9 +211,21 @@ def _show_interval(item: Mapping[str, Any], kind: str, signed: bool = False) -> 
     return text
 
 
-def _show_difference(value: float | None, kind: str) -> str:
+def show_difference(value: float | None, kind: str) -> str:
+    """Return a difference in words; of shares in percentage points."""
     text = show(value, kind, signed=True)
     return text.replace(" %", " pp") if kind == "share" else text
+
+
+def _show_estimate(estimate: Mapping[str, Any] | None, kind: str) -> str:
+    if estimate is None:
+        return "–"
+    text = show(estimate["mean"], kind)
+    if estimate["low"] is not None:
+        text += f" [{show_interval(estimate, kind)}]"
+    if estimate["run_deviation"] is not None:
+        text += f" ± {show(estimate['run_deviation'], kind)}"
+    return text + (f" ({estimate['n_unscored']} u)" if estimate["n_unscored"] else "")
 
 
 def _markdown_row(cells: Sequence[str], raw: bool = False) -> str:

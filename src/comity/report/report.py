@@ -1,4 +1,4 @@
-"""Write a run's report: one self-contained page and its figures, from the run directory alone."""
+"""Write a run's report: one self-contained page, its figures and its tables, from the run directory alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,20 @@ from comity.errors import RunError
 from comity.evaluation.statistics import compare
 from comity.judges.signs import summarize_signs
 from comity.report.charts import CHARTS, averaging_window
+from comity.report.contest_tables import PlainTable, write_tables
 from comity.report.dialogues import choose_pairs, choose_training, read_dialogues
 from comity.report.figures import draw_chart, draw_forest, embed_svg, read_series, save_figure
 from comity.report.tables import Change, Sign, show, tabulate_changes, tabulate_settings, tabulate_signs, word_parting
 from comity.report.templates import get_template
+from comity.report.zero_rewards import (
+    HEADINGS,
+    NOTE,
+    PAPER,
+    TITLE,
+    read_steps,
+    summarize_zero_rewards,
+    tell_zero_rewards,
+)
 from comity.runs import read_json, read_metrics
 
 BOOTSTRAP_SEED = 0
@@ -42,7 +52,7 @@ class ShownFigure:
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report.html and RUN/figures/, return the page's path.
+    """Write RUN/report.html, RUN/figures/ and RUN/tables/ (Markdown and LaTeX), return the page's path.
 
     Evaluation, summary, settings and metrics may be absent: the page then says so. Raise RunError when the folder
     holds none of them or one is damaged. No model is loaded.
@@ -54,6 +64,9 @@ def write_report(run: Path) -> Path:
     evaluation = _read_evaluation(run / "evaluation")
     config = read_json(run / "config.json") if (run / "config.json").exists() else {}
     summary = read_json(run / "summary.json") if (run / "summary.json").exists() else {}
+    zero_rewards = tabulate_zero_rewards(run)
+    tables = [tabulate_result(evaluation.changes, evaluation.signs)] if evaluation else []
+    write_tables(run / "tables", [*tables, *([zero_rewards] if zero_rewards else [])])
     page = get_template("report.html.j2").render(
         name=run.resolve().name,
         facts=_list_facts(metrics, config.get("settings", {})),
@@ -61,6 +74,7 @@ def write_report(run: Path) -> Path:
         parting=word_parting(*read_series(metrics, "judges/parted")),
         window=averaging_window(len(metrics)),
         steps=len(metrics),
+        zero_rewards=zero_rewards,
         evaluation=evaluation,
         held_out=choose_pairs(evaluation.before, evaluation.after) if evaluation else [],
         training=choose_training(run),
@@ -73,6 +87,23 @@ def write_report(run: Path) -> Path:
     scratch.write_text(page, encoding="utf-8")
     scratch.replace(path)
     return path
+
+
+def tabulate_zero_rewards(run: Path) -> PlainTable | None:
+    """Return where a run's rewards of 0 come from, beside the paper's; None without a scored rollout."""
+    found = summarize_zero_rewards(read_steps(run))
+    if found is None:
+        return None
+    return PlainTable("zero-rewards", TITLE, HEADINGS, (PAPER, tell_zero_rewards("this run", found)), NOTE)
+
+
+def tabulate_result(changes: Sequence[Change], signs: Sequence[Sign]) -> PlainTable:
+    """Return measures and signs of gaming before and after in one table."""
+    rows = [(c.label, c.before, c.after, c.difference, c.interval, str(c.n), str(c.n_unscored)) for c in changes]
+    rows += [(sign.label, sign.before, sign.after, "–", "–", "–", "–") for sign in signs]
+    headings = ("Measure", "before", "after", "difference", "95 % interval", "pairs", "unscored")
+    note = "Held-out scenarios, paired; intervals resample whole scenarios. Signs of gaming have no interval."
+    return PlainTable("before-after", "Before and after training", headings, tuple(rows), note)
 
 
 def _read_evaluation(folder: Path) -> Evaluation | None:

@@ -46,6 +46,14 @@ def load_task_scenarios(source: str, pairing: Pairing = "all") -> list[Scenario]
     raise DataError(f"{source}: holds {name}, no tasks; give {', '.join(TASK_KINDS)} or a file of one of them")
 
 
+def take_evenly(scenarios: Sequence[Scenario], limit: int) -> list[Scenario]:
+    """Return at most `limit` scenarios at even distances, so that parts of a file stay in proportion; 0 means all."""
+    count = len(scenarios)
+    if limit == 0 or limit >= count:
+        return list(scenarios)
+    return [scenarios[place * count // limit] for place in range(limit)]
+
+
 def make_conflict_scenarios(rows: Sequence[Row]) -> list[Scenario]:
     """Return one scenario a task, its personas held fixed: `persona_a` sits on seat 0 (paper, section 4)."""
     return [

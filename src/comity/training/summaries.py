@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from comity.negotiation.protocol import rounds_played
+from comity.negotiation.protocol import is_solo, rounds_played
 from comity.types import Judged
 
 
@@ -32,16 +32,23 @@ def summarize_rewards(
         if groups:
             metrics[f"reward/group_{name}"] = float(np.mean([reduce(group) for group in groups]))
     agreed = np.array([item.negotiation.ending in ("agreed", "answered") for item in judged])
+    spoken = np.array([not is_solo(item.negotiation.scenario) for item in judged])
+    # Answers given alone agree with nobody: beside negotiations they do not count as agreement.
+    told = scored & (spoken | ~spoken.any())
     flat_groups = np.repeat(~(advantages_SG != 0).any(axis=1), rewards_SG.shape[1])
     metrics |= {
-        "agreement/rate": float(agreed[scored].mean()) if scored.any() else float("nan"),
+        "agreement/rate": float(agreed[told].mean()) if told.any() else float("nan"),
         "zero/flat_groups": float(flat_groups.mean()),
         "zero/failed_in_mixed": float((~agreed & scored & ~flat_groups).mean()),
         "zero/used": float((agreed & (advantages != 0)).mean()),
     }
     metrics |= _means(
         {
-            "agreement/rounds": [rounds_played(j.negotiation) for j, a in zip(judged, agreed, strict=True) if a],
+            "agreement/rounds": [
+                rounds_played(item.negotiation)
+                for item, yes, counts in zip(judged, agreed, spoken | ~spoken.any(), strict=True)
+                if yes and counts
+            ],
             "agreement/heldout_rate": [j.heldout_agreed for j in judged if j.heldout_agreed is not None],
             "score/mean": [v.score for j in judged for v in j.verdicts if v.score is not None],
             "score/heldout_mean": [j.heldout_score for j in judged if j.heldout_score is not None],

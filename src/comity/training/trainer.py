@@ -69,7 +69,7 @@ from comity.training.summaries import count_sampled_tokens, count_unwatched, sum
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
 from comity.training.verdicts import count_since, require_verdicts, summarize_passed_on, summarize_spend
-from comity.types import Judged, Negotiation
+from comity.types import Judged, Negotiation, Scenario
 
 OnStep = Callable[[int, dict[str, float]], None]
 OnProgress = Callable[[Sequence[Negotiation]], None]
@@ -87,6 +87,8 @@ class Session:
     dilemmas: Sequence[Row]
     pairs: Sequence[Row]
     processes: Processes = ONE_PROCESS
+    questions: Sequence[Row] = ()
+    """Open-ended questions that are mixed with the dilemmas."""
 
 
 def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnProgress | None = None) -> Session:
@@ -97,16 +99,15 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    dilemmas = (
-        load_dilemmas(config.dilemmas, "train") if config.questions == "none" else load_questions(config.questions)
-    )
+    questions = [] if config.questions == "none" else load_questions(config.questions)
+    dilemmas = questions if config.solo and questions else load_dilemmas(config.dilemmas, "train")
     pairs = relate_personas(load_persona_pairs(config.personas), config.personas_relation)
     if config.judges.human != "none":
         read_human_ratings(Path(config.judges.human))  # ratings that do not do are told before a model is loaded
     processes = open_processes(config.model.device, config.process_timeout_seconds)
     require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
-    session = open_session(config, dilemmas, pairs, processes)
+    session = open_session(config, dilemmas, pairs, processes, questions if config.question_share else ())
     with closing(session.panel):
         run_on_writer(processes, lambda: create_run(config.run, describe_settings(config), config.resume))
         run_steps(session, on_step, on_progress)
@@ -177,14 +178,18 @@ def _find_beginning(session: Session) -> Checkpoint | None:
 
 
 def open_session(
-    config: TrainConfig, dilemmas: Sequence[Row], pairs: Sequence[Row], processes: Processes = ONE_PROCESS
+    config: TrainConfig,
+    dilemmas: Sequence[Row],
+    pairs: Sequence[Row],
+    processes: Processes = ONE_PROCESS,
+    questions: Sequence[Row] = (),
 ) -> Session:
     """Load the policy, its engine, the judges and the optimiser."""
     model = load_policy(config.model)
     engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
     panel = build_panel(config.judges, engine, config.model, config.access, str(config.run))
     optimizer = PolicyOptimizer.create(model, config.optimization)
-    return Session(config, model, engine, panel, optimizer, dilemmas, pairs, processes)
+    return Session(config, model, engine, panel, optimizer, dilemmas, pairs, processes, questions)
 
 
 def train_step(session: Session, step: int, on_progress: OnProgress | None = None) -> dict[str, float]:
@@ -251,8 +256,7 @@ def _largest(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _play_groups(session: Session, step: int, clock: Clock, on_progress: OnProgress | None) -> list[Negotiation]:
     config = session.config
-    count = config.optimization.scenarios_per_step
-    scenarios = draw_scenarios(session.dilemmas, session.pairs, (step - 1) * count, count, config.seed, config.solo)
+    scenarios = _draw_step(session, step)
     states = [start(scenario, sample) for scenario in scenarios for sample in range(config.optimization.group_size)]
     # The step enters every request's seed: a scenario that comes again is played anew.
     return play(
@@ -264,3 +268,20 @@ def _play_groups(session: Session, step: int, clock: Clock, on_progress: OnProgr
         always_complete=not config.optimization.agreement_gate,
         on_progress=on_progress,
     )
+
+
+def _draw_step(session: Session, step: int) -> list[Scenario]:
+    config, count = session.config, session.config.optimization.scenarios_per_step
+    asked = count_questions(count, config.question_share)
+    told = count - asked
+    return [
+        *draw_scenarios(session.dilemmas, session.pairs, (step - 1) * told, told, config.seed, config.solo),
+        *draw_scenarios(session.questions, session.pairs, (step - 1) * asked, asked, config.seed, solo=True),
+    ]
+
+
+def count_questions(scenarios: int, share: float) -> int:
+    """Return how many of a step's scenarios are questions: the share, rounded, but never none nor all of several."""
+    if not share:
+        return 0
+    return min(max(round(share * scenarios), 1), max(scenarios - 1, 1))
