@@ -142,6 +142,8 @@ class JudgeConfig:
         for name in ("agreement", "satisfaction", "heldout_judge"):
             if "self" in re.split("[,+]", getattr(self, name)):
                 raise ConfigError(f"judges.{name} is self: only judges.agency can be the policy itself")
+        if self.parted == "pause" and not self.heldout:
+            raise ConfigError("judges.parted is pause, but judges.heldout is false: let a second judge watch, or warn")
         if not 0 < self.copy_limit <= 1:
             raise ConfigError(f"judges.copy_limit is {self.copy_limit}: choose a number above 0 and at most 1")
         for name in ("max_unscored_share", "ask_share"):

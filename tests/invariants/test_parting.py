@@ -93,6 +93,8 @@ def test_what_is_written_and_said():
     assert describe_parting([]) == ""
     with pytest.raises(ConfigError, match=r"judges\.parted_steps is 1"):
         JudgeConfig(parted_steps=1)
+    with pytest.raises(ConfigError, match=r"judges\.parted is pause, but judges\.heldout is false"):
+        JudgeConfig(parted="pause", heldout=False)
 
 
 def start(folder, run, steps, **judges):

@@ -8,7 +8,7 @@ import pytest
 from comity.errors import RunError
 from comity.report.dialogues import choose_pairs
 from comity.report.report import write_report
-from comity.report.tables import show, tabulate_changes, tabulate_settings
+from comity.report.tables import show, tabulate_changes, tabulate_settings, word_parting
 
 SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>'
 
@@ -169,10 +169,16 @@ def test_words_of_numbers():
     assert tabulate_settings({"a": {"b": [1, 2]}, "c": None}) == [("a.b", "1, 2"), ("c", "–")]
 
 
+def test_judges_part_since_the_last_time_that_they_began_to():
+    assert word_parting([10.0, 11.0, 12.0, 13.0], [1.0, 0.0, 1.0, 1.0]) == "part since step 12"
+    assert word_parting([10.0, 11.0], [1.0, 1.0]) == "part since step 10"
+    assert word_parting([], []) == ""
+
+
 @pytest.mark.parametrize(
     ("parted", "words"),
     [
-        ([0.0, 0.0], "agree"),
+        ([0.0, 0.0], "do not part"),
         ([0.0, 1.0], "part since step 3"),
         ([1.0, 0.0], "parted in step 2, not at the end"),
     ],

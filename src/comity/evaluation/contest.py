@@ -52,7 +52,7 @@ OnBatch = Callable[[str, int, int, Sequence[Negotiation]], None]
 
 
 FREE_JUDGES = frozenset({"preference", "max_unscored_share", "parted", "parted_steps", "parted_errors"})
-"""Settings of judges that change no dialogue: pairs are compared later, the others are about training."""
+"""Settings of judges that change no dialogue: pairs are compared later, the others say when work stops."""
 
 
 def play_contest(config: EvaluateConfig, on_batch: OnBatch | None = None) -> list[Row]:

@@ -76,10 +76,11 @@ def word_parting(steps: Sequence[float], parted: Sequence[float]) -> str:
     """Return whether and since when the judges of a run part (`judges/parted` over steps), "" before that is known."""
     if not steps:
         return ""
+    together = max((place for place, value in enumerate(parted) if not value), default=-1)
+    if together + 1 < len(steps):
+        return f"part since step {steps[together + 1]:.0f}"
     when = [step for step, value in zip(steps, parted, strict=True) if value]
-    if not when:
-        return "agree"
-    return f"part since step {when[0]:.0f}" if parted[-1] else f"parted in step {when[0]:.0f}, not at the end"
+    return f"parted in step {when[0]:.0f}, not at the end" if when else "do not part"
 
 
 def show(value: float | int | None, kind: str = "number", signed: bool = False) -> str:
