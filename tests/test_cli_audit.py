@@ -6,6 +6,8 @@ import re
 import pytest
 
 from comity.cli import main
+from comity.scenarios.rows import read_rows
+from loopback import MODEL, serve
 from test_cli import complain
 
 ROWS = [
@@ -37,6 +39,10 @@ def verdicts(tmp_path):
         ("audit --kind agency --out o --seed -1", "--seed is -1: choose 0 or more"),
         ("audit --kind agency --out o --resamples 0", "--resamples is 0: choose 1 or more"),
         ("audit --kind agency --out o --per-level 0", "--per-level is 0: choose 1 or more"),
+        ("audit --kind agency --out o --repeats 0", "--repeats is 0: choose 1 or more"),
+        ("audit --kind agency --out o --max-spend -1", "access.max_spend is -1.0: choose 0 or more dollars"),
+        (f"audit --kind agency --out o --judge {MODEL} --max-spend 1", "has no price: give a TOML file"),
+        (f"attack --model {MODEL} --max-spend 1", "has no price: give a TOML file"),
         ("audit --kind agency --out o --balance x", "--balance x: has no effect alone; give --per-level too"),
         ("audit --kind agency --out o --markdown none.md", "--markdown none.md: cannot be read"),
         ("audit --kind agency --out o --human people", "field 'people', named for human, is in no row"),
@@ -93,3 +99,42 @@ def test_a_local_model_is_attacked(capsys, tmp_path, tiny_folder):
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["prompts"] == {"attacks": 1, "prompt_breaks": {}, "misread_replies": {}}
     assert [outcome["effect"] for outcome in found["outcomes"]] == ["unscored"]
+
+
+def test_a_judge_behind_an_address_is_asked_anew_for_each_repeat_and_its_bill_is_told(
+    capsys, tmp_path, monkeypatch, verdicts
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["judge", "audit", "--kind", "agency", "--out", "o", "--rows", str(verdicts), "--labels", "gold",
+             "--judge", MODEL, "--repeats", "2", "--resamples", "5"]  # fmt: skip
+    with serve(lambda call: "2" if call.count == 1 else "4") as server:
+        server.point(monkeypatch)
+        assert main(words) == 0
+        first = " ".join(capsys.readouterr().out.split())
+        assert main(words) == 0  # every verdict is kept, each by its number
+        assert " ".join(capsys.readouterr().out.split()) == first
+    assert set(server.counts().values()) == {2}
+    assert f"{MODEL}: {2 * len(ROWS)} calls paid" in first
+    audit = json.loads((tmp_path / "o/audit.json").read_text(encoding="utf-8"))
+    (again,) = audit["retest"]
+    assert (again["exact"]["value"], again["exact"]["n"]) == (0.0, len(ROWS))  # 2 the first time, 4 the second
+    kept = read_rows(tmp_path / f"o/verdicts/{MODEL.replace('/', '-')}.jsonl", {}, unique=None)
+    assert [(row["repeat"], row["score"]) for row in kept] == [(0, 2.0)] * len(ROWS) + [(1, 4.0)] * len(ROWS)
+    # They can be audited again from this file.
+    words = ["judge", "audit", "--kind", "agency", "--out", "p", "--rows", str(verdicts), "--labels", "gold",
+             "--verdicts", f"mine=o/verdicts/{MODEL.replace('/', '-')}.jsonl", "--resamples", "5"]  # fmt: skip
+    assert main(words) == 0
+    assert json.loads((tmp_path / "p/audit.json").read_text())["retest"][0]["exact"]["value"] == 0.0
+
+
+def test_scores_of_several_asks_stand_beside_each_other(tmp_path, monkeypatch, verdicts):
+    monkeypatch.chdir(tmp_path)
+    words = ["judge", "score", "--kind", "agency", "--input", str(verdicts), "--model", MODEL]
+    with serve(lambda call: str(call.count)) as server:
+        server.point(monkeypatch)
+        assert main([*words, "--output", "one.jsonl"]) == 0
+        assert main([*words, "--output", "two.jsonl", "--repeats", "2"]) == 0  # the first ask is bought already
+    assert set(server.counts().values()) == {2}
+    one, two = (read_rows(tmp_path / name, {}, unique=None) for name in ("one.jsonl", "two.jsonl"))
+    assert [(row["score"], "repeat" in row) for row in one] == [(1.0, False)] * len(ROWS)
+    assert [(row["score"], row["repeat"]) for row in two] == [(1.0, 0)] * len(ROWS) + [(2.0, 1)] * len(ROWS)

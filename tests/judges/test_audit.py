@@ -245,7 +245,7 @@ def test_a_run_writes_verdicts_and_figures(tmp_path):
     )
     asked = []
 
-    def build(kind, name):
+    def build(kind, name, repeat):
         def judge(answers):
             asked.append((name, len(answers)))
             return [
@@ -278,7 +278,7 @@ def test_rows_are_balanced_before_judges_are_asked(tmp_path):
     rows = [{"id": str(i), "dilemma": f"d{i}", "answer": "a", "gold": [0, 0, 0, 5, 5, None][i]} for i in range(6)]
     source, asked = write(tmp_path / "rows.jsonl", *rows), []
 
-    def build(kind, name):
+    def build(kind, name, repeat):
         def judge(answers):
             asked.append((name, len(answers)))
             return [Verdict(name, "", float(i % 2)) for i, _ in enumerate(answers)]

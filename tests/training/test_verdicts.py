@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from comity.access import Spend
 from comity.cli.progress import describe_step
 from comity.errors import JudgeError
-from comity.training.summaries import count_unwatched
+from comity.training.summaries import count_unwatched, summarize_rewards
 from comity.training.verdicts import count_since, require_verdicts, summarize_passed_on, summarize_spend
 from comity.types import Check, Completion, Judged, Negotiation, Scenario, Verdict
 
@@ -47,9 +48,10 @@ def test_spend_of_a_step_is_what_was_added():
         Spend("r", "b", "m", calls=1, unpriced=1),
     ]
     assert summarize_spend(before, after) == {
-        "spend/calls": 4.0, "spend/dollars": 0.25, "spend/unpriced": 1.0, "spend/failed": 1.0,
+        "spend/calls": 4.0, "spend/dollars": 0.25, "spend/total_dollars": 0.75, "spend/unpriced": 1.0,
+        "spend/failed": 1.0,
     }  # fmt: skip
-    assert summarize_spend(after, after) == {"spend/calls": 0.0, "spend/dollars": 0.0}
+    assert summarize_spend(after, after) == {"spend/calls": 0.0, "spend/dollars": 0.0, "spend/total_dollars": 0.75}
 
 
 def test_answers_that_nobody_watched_are_counted():
@@ -77,3 +79,19 @@ def test_missing_verdicts_are_told_with_the_step():
     line = describe_step({"reward/mean": 2.0, "unscored/share": 0.25, "time/step_seconds": 1.0})
     assert line == "reward 2.00  agreement –  rounds –  unscored 25 %  1.0 s"
     assert "unscored" not in describe_step({"unscored/share": 0.0})
+
+
+def test_what_a_run_has_spent_is_told_with_the_step():
+    line = describe_step({"reward/mean": 2.0, "spend/total_dollars": 0.5, "spend/unpriced": 3.0})
+    assert line == "reward 2.00  agreement –  rounds –  spent 0.5000 dollars  3 calls of unknown price  0.0 s"
+    assert "dollars" not in describe_step({"reward/mean": 2.0})
+
+
+def test_uncertainty_of_scores_is_averaged_over_those_that_know_theirs():
+    written = Negotiation(SCENARIO, ending="agreed", completion=Completion("By turns."))
+    verdicts = [Verdict("j", "", 2.0, uncertainty=0.5), Verdict("j", "", 4.0, uncertainty=1.0), Verdict("j", "", 3.0)]
+    items = [Judged(written, (verdict,), verdict.score) for verdict in verdicts]
+    rewards_SG = np.array([[2.0, 4.0, 3.0]])
+    found = summarize_rewards(items, rewards_SG, np.zeros((1, 3)))
+    assert (found["score/uncertainty"], found["score/mean"]) == (0.75, 3.0)  # (0.5 + 1.0) / 2; (2 + 4 + 3) / 3
+    assert "score/uncertainty" not in summarize_rewards(items[2:], rewards_SG[:, 2:], np.zeros((1, 1)))

@@ -159,7 +159,10 @@ def _add_judge(parser: argparse.ArgumentParser, chosen: str) -> None:
     calibrate.set_defaults(run_command=_calibrate)
     for command in (score, calibrate):
         command.add_argument("--kind", choices=("agency", "agreement"), required=True, help="what is judged")
-    add_audit(commands)
+    audit = add_audit(commands)
+    for command in (score, audit):
+        repeats = "how often each row is asked, and paid for (default: 1)"
+        command.add_argument("--repeats", type=int, default=1, metavar="INTEGER", help=repeats)
 
 
 def _add_warm_start(parser: argparse.ArgumentParser) -> None:

@@ -5,12 +5,12 @@ import datetime
 import functools
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from comity.cli.judging import require_file
+from comity.cli.judging import build_asked, describe_spend, require_file, require_repeats
 from comity.config import AccessConfig, JudgeConfig
 from comity.errors import ConfigError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from comity.engines.local import LocalEngine
     from comity.judges.audit_run import AuditRequest, BuildJudge
     from comity.judges.labels import Kind
+    from comity.judges.named import JudgeSources
     from comity.report.audit_tables import Table
     from comity.types import AgencyJudge, AgreementJudge
 
@@ -28,8 +29,8 @@ LONGEST_NUMBER = 16
 JUDGE_HELP = "comity/embedded, comity/embedded:heldout, or another judge that answers the judges' prompts"
 
 
-def add_audit(commands: Any) -> None:
-    """Add `audit` and `attack` to the commands of `comity judge`."""
+def add_audit(commands: Any) -> argparse.ArgumentParser:
+    """Add `audit` and `attack` to the commands of `comity judge` and return the parser of `audit`."""
     audit = commands.add_parser("audit", help="compare judges with each other, with labels and with human ratings")
     audit.add_argument("--kind", choices=("agency", "agreement"), required=True, help="what is judged")
     audit.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where audit.json and audit.html go")
@@ -55,6 +56,9 @@ def add_audit(commands: Any) -> None:
     attack.set_defaults(run_command=run_attack_command)
     for command in (audit, attack):
         command.add_argument("--markdown", type=Path, metavar="FILE", help="a file whose generated block is renewed")
+        command.add_argument("--max-spend", type=float, metavar="DOLLARS", help="stop before judges cost more")
+    parser: argparse.ArgumentParser = audit
+    return parser
 
 
 def run_audit_command(arguments: argparse.Namespace, _: None, console: "Console") -> None:
@@ -70,8 +74,11 @@ def run_audit_command(arguments: argparse.Namespace, _: None, console: "Console"
     block = f"audit:{request.kind}"
     if arguments.markdown is not None:
         find_block(arguments.markdown, block)
+    access = AccessConfig(max_spend=arguments.max_spend)
     with ExitStack() as opened:
-        audit = run_audit(request, make_builder(opened), datetime.date.today().isoformat())
+        build, sources = make_builder(opened, access, str(request.out))
+        audit = run_audit(request, build, datetime.date.today().isoformat())
+        print_spend(console, sources)
     tables = tabulate_audit(audit)
     print_tables(console, shorten(tables))
     if arguments.markdown is not None:
@@ -99,10 +106,12 @@ def run_attack_command(arguments: argparse.Namespace, _: None, console: "Console
     attacks = read_attacks(arguments.attacks)
     kinds = [kind for kind in KINDS if any(attack.kind == kind for attack in attacks)]
     names = list(dict.fromkeys(arguments.model or EMBEDDED_JUDGES))
+    access = AccessConfig(max_spend=arguments.max_spend)
     with ExitStack() as opened:
-        build = make_builder(opened)
-        judges = {name: {kind: build(kind, name) for kind in kinds} for name in names}
+        build, sources = make_builder(opened, access, str(arguments.out or "judge attack"))
+        judges = {name: {kind: build(kind, name, 0) for kind in kinds} for name in names}
         outcomes = {name: run_attacks(attacks, judges[name]) for name in names}
+        print_spend(console, sources)
     found = {
         "date": datetime.date.today().isoformat(),
         "prompts": check_prompts(attacks),
@@ -131,6 +140,7 @@ def read_request(arguments: argparse.Namespace) -> "AuditRequest":
     for option, path in (("--rows", arguments.rows), ("--casino", arguments.casino)):
         if path is not None:
             require_file(option, path)
+    require_repeats(arguments.repeats)
     if arguments.casino is not None and arguments.kind != "agreement":
         raise ConfigError(f"--casino {arguments.casino}: these dialogues are for --kind agreement")
     if arguments.balance is not None and arguments.per_level is None:
@@ -153,17 +163,20 @@ def read_request(arguments: argparse.Namespace) -> "AuditRequest":
         own=dict(_split_names("own", arguments.own)),
         pairwise={n: _existing("--pairwise", path) for n, path in _split_names("pairwise", arguments.pairwise)},
         casino=arguments.casino,
+        repeats=arguments.repeats,
         per_level=arguments.per_level,
         balance=arguments.balance,
         resampling=Resampling(arguments.seed, arguments.resamples),
     )
 
 
-def make_builder(opened: ExitStack) -> "BuildJudge":
-    """Return a function that builds judges by kind and name; both embedded heads share one base model.
+def make_builder(opened: ExitStack, access: AccessConfig, run: str) -> "tuple[BuildJudge, dict[str, JudgeSources]]":
+    """Return a function that builds judges by kind, name and number of the ask, and what it has opened, by name.
 
-    What judges behind an address need is closed with `opened`.
+    Both embedded heads share one base model. What judges behind an address cost is booked under `run`; what they need
+    is closed with `opened`.
     """
+    sources: dict[str, JudgeSources] = {}
 
     @functools.cache
     def base() -> "LocalEngine":
@@ -172,22 +185,31 @@ def make_builder(opened: ExitStack) -> "BuildJudge":
 
         return LocalEngine(load_model(EMBEDDED), load_tokenizer(EMBEDDED))
 
-    def build(kind: "Kind", name: str) -> "AgreementJudge | AgencyJudge":
+    def build(kind: "Kind", name: str, repeat: int) -> "AgreementJudge | AgencyJudge":
         from comity.judges.audit_run import EMBEDDED_JUDGES
         from comity.judges.embedded import build_agency_judge, build_agreement_judge, load_shipped_head
         from comity.judges.named import open_sources
 
         if name not in EMBEDDED_JUDGES:
-            sources = open_sources([name], JudgeConfig(heldout=False), {}, AccessConfig(), "judge audit")
-            opened.enter_context(closing(sources))
-            return sources.build_agency(name) if kind == "agency" else sources.build_agreement(name)
+            if name not in sources:
+                sources[name] = open_sources([name], JudgeConfig(heldout=False), {}, access, run)
+                opened.enter_context(closing(sources[name]))
+            return build_asked(sources[name], kind, name, repeat)
         head = load_shipped_head(kind, "training" if name == EMBEDDED_JUDGES[0] else "heldout")
         limit = JudgeConfig().copy_limit
         if kind == "agency":
             return build_agency_judge(base(), head, limit)
         return build_agreement_judge(base(), head, limit)
 
-    return build
+    return build, sources
+
+
+def print_spend(console: "Console", sources: "Mapping[str, JudgeSources]") -> None:
+    """Print what each judge behind an address has cost."""
+    from comity.cli.progress import print_line
+
+    for spend in [spend for opened in sources.values() for spend in opened.read_spend()]:
+        print_line(console, describe_spend(spend))
 
 
 def print_tables(console: "Console", tables: Sequence["Table"]) -> None:

@@ -1,6 +1,7 @@
 """The commands `comity judge score`, `comity judge calibrate` and `comity warm-start`."""
 
 import argparse
+import dataclasses
 import importlib.util
 from contextlib import closing
 from pathlib import Path
@@ -15,19 +16,23 @@ from comity.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from comity.engines.local import LocalEngine
+    from comity.judges.labels import Kind
+    from comity.judges.named import JudgeSources
+    from comity.types import AgencyJudge, AgreementJudge
 
 
 def run_score(arguments: argparse.Namespace, config: ScoreConfig, console: Console) -> None:
     """Judge every row of a file, say how many have a verdict and, for judges behind an address, what it cost."""
     require_file("--input", arguments.input)
     kind, model = arguments.kind, arguments.model
-    judges = JudgeConfig(agreement=model, agency=model, heldout=False)
+    require_repeats(arguments.repeats)
+    settings = JudgeConfig(agreement=model, agency=model, heldout=False)
     from comity.judges.named import open_sources
     from comity.judges.score import score_file
 
-    with closing(open_sources([model], judges, {}, config.access, str(arguments.output))) as sources:
-        judge = sources.build_agency(model) if kind == "agency" else sources.build_agreement(model)
-        rows = score_file(kind, arguments.input, arguments.output, judge)
+    with closing(open_sources([model], settings, {}, config.access, str(arguments.output))) as sources:
+        judges = [build_asked(sources, kind, model, repeat) for repeat in range(arguments.repeats)]
+        rows = score_file(kind, arguments.input, arguments.output, judges[0], judges[1:])
         spends, passed_on = sources.read_spend(), sources.passed_on
     field = "score" if kind == "agency" else "agreed"
     judged = sum(row[field] is not None for row in rows)
@@ -36,6 +41,18 @@ def run_score(arguments: argparse.Namespace, config: ScoreConfig, console: Conso
         print_line(console, f"{model}: {count.passed} of {count.rows} rows passed on")
     for spend in spends:
         print_line(console, describe_spend(spend))
+
+
+def require_repeats(repeats: int) -> None:
+    """Raise ConfigError when a judge would not be asked at all."""
+    if repeats < 1:
+        raise ConfigError(f"--repeats is {repeats}: choose 1 or more")
+
+
+def build_asked(sources: "JudgeSources", kind: "Kind", name: str, repeat: int = 0) -> "AgreementJudge | AgencyJudge":
+    """Return the judge of one kind; with another `repeat` it asks what was asked before anew."""
+    asked = dataclasses.replace(sources, repeat=repeat)
+    return asked.build_agency(name) if kind == "agency" else asked.build_agreement(name)
 
 
 def describe_spend(spend: Spend) -> str:

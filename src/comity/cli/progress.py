@@ -132,11 +132,15 @@ class DemoProgress:
 def describe_step(metrics: Mapping[str, float]) -> str:
     """Return reward, agreement, rounds and seconds of a step in one line; what is unknown shows a dash.
 
-    The share of rollouts without a verdict is told when there are any.
+    The share of rollouts without a verdict is told when there are any, what the run has spent when judges cost money.
     """
     parts = [f"{word} {metrics[key]:.2f}" if key in metrics else f"{word} –" for word, key in LIVE]
     if unscored := metrics.get("unscored/share", 0.0):
         parts.append(f"unscored {100 * unscored:.0f} %")
+    if "spend/total_dollars" in metrics:
+        parts.append(f"spent {metrics['spend/total_dollars']:.4f} dollars")
+    if unpriced := metrics.get("spend/unpriced", 0.0):
+        parts.append(f"{unpriced:.0f} calls of unknown price")
     return "  ".join([*parts, f"{metrics.get('time/step_seconds', 0):.1f} s"])
 
 

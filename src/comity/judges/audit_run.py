@@ -34,7 +34,9 @@ from comity.types import AgencyJudge, AgreementJudge, Verdict
 
 EMBEDDED_JUDGES = (EMBEDDED_JUDGE, f"{EMBEDDED_JUDGE}:heldout")
 """The judges that are asked when none is named: the training head and the head that never trains anything."""
-BuildJudge = Callable[[Kind, str], AgreementJudge | AgencyJudge]
+Judge = AgreementJudge | AgencyJudge
+BuildJudge = Callable[[Kind, str, int], Judge]
+"""Builds a judge by kind, name and number of the ask; with another number it judges the same rows anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class AuditRequest:
     """Judge to author, where a judge goes by another name in the rows."""
     pairwise: Mapping[str, Path] = field(default_factory=dict)
     casino: Path | None = None
+    repeats: int = 1
+    """How often each judge is asked about each row; the first verdict counts, all say how far it repeats itself."""
     per_level: int | None = None
     """At most so many rows of each score of the rater `balance`."""
     balance: str | None = None
@@ -76,7 +80,7 @@ def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, 
         raise DataError(f"--casino {request.casino}: these dialogues are read by a judge that is asked; add --judge")
     endings = read_casino(request.casino) if request.casino is not None else []
     preferences = {name: read_preferences(path) for name, path in request.pairwise.items()}
-    built = {name: build(request.kind, name) for name in judges}
+    built = {name: [build(request.kind, name, repeat) for repeat in range(request.repeats)] for name in judges}
     table = _ask_judges(request, table, built)
     audit: dict[str, Any] = {
         "kind": request.kind,
@@ -93,7 +97,7 @@ def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, 
         audit["endings"] = audit_endings(table, truth, request.resampling)
         audit["truth"] = truth.name
     if endings:
-        audit["casino"] = [_ask_casino(name, judge, endings, request) for name, judge in built.items()]
+        audit["casino"] = [_ask_casino(name, asks[0], endings, request) for name, asks in built.items()]
     if preferences:
         audit["pairwise"] = _audit_pairwise(request, preferences)
     audit["points"] = [
@@ -152,16 +156,15 @@ def _check_names(request: AuditRequest, names: Sequence[str]) -> None:
         raise DataError(f"--balance {request.balance}: is no rater here; choose among {', '.join(names)}")
 
 
-def _ask_judges(
-    request: AuditRequest, table: AuditTable, built: Mapping[str, AgreementJudge | AgencyJudge]
-) -> AuditTable:
+def _ask_judges(request: AuditRequest, table: AuditTable, built: Mapping[str, Sequence[Judge]]) -> AuditTable:
     # The rows are thinned as soon as the rater that balances them is known, so that later judges read fewer.
     balance = request.balance or next(iter([*(rater.name for rater in table.raters), *built]), "")
     table = _balance(request, table, balance)
     for name in sorted(built, key=lambda name: name != balance):
-        verdicts = judge_items(request.kind, [row.item for row in table.rows], built[name])
-        _write_verdicts(request, table, name, verdicts)
-        rater = Rater(name, "judge", tuple(_read_verdict(request.kind, verdict) for verdict in verdicts))
+        asks = [judge_items(request.kind, [row.item for row in table.rows], judge) for judge in built[name]]
+        _write_verdicts(request, table, name, asks)
+        values = [tuple(_read_verdict(request.kind, verdict) for verdict in verdicts) for verdicts in asks]
+        rater = Rater(name, "judge", values[0], tuple(zip(*values, strict=True)) if len(values) > 1 else ())
         table = replace(table, raters=(*table.raters, rater))
         if name == balance:
             table = _balance(request, table, balance)
@@ -175,12 +178,14 @@ def _balance(request: AuditRequest, table: AuditTable, balance: str) -> AuditTab
     return take_rows(table, choose_balanced(known.values, request.per_level, request.resampling.seed))
 
 
-def _write_verdicts(request: AuditRequest, table: AuditTable, name: str, verdicts: Sequence[Verdict]) -> None:
+def _write_verdicts(request: AuditRequest, table: AuditTable, name: str, asks: Sequence[Sequence[Verdict]]) -> None:
     found = [
         {"id": row.id}
         | dataclasses.asdict(row.item)
         | {VERDICT_FIELDS[request.kind]: verdict.score if request.kind == "agency" else verdict.agreed}
         | ({"reason": verdict.text} if verdict.text else {})
+        | ({"repeat": repeat} if len(asks) > 1 else {})
+        for repeat, verdicts in enumerate(asks)
         for row, verdict in zip(table.rows, verdicts, strict=True)
     ]
     write_rows(request.out / "verdicts" / (re.sub(r"[^\w.-]+", "-", name) + ".jsonl"), found)
@@ -192,9 +197,7 @@ def _read_verdict(kind: Kind, verdict: Verdict) -> float | None:
     return None if verdict.agreed is None else float(verdict.agreed)
 
 
-def _ask_casino(
-    name: str, judge: AgreementJudge | AgencyJudge, endings: Sequence[CasinoEnding], request: AuditRequest
-) -> dict[str, Any]:
+def _ask_casino(name: str, judge: Judge, endings: Sequence[CasinoEnding], request: AuditRequest) -> dict[str, Any]:
     verdicts = judge_items("agreement", [ending.ending for ending in endings], judge)
     agreed = [_read_verdict("agreement", verdict) for verdict in verdicts]
     return audit_casino(name, endings, agreed, request.resampling)

@@ -71,13 +71,15 @@ def ask_responder(respond: Responder, target: Target, prompts: Sequence[str]) ->
     return [_to_reply(completion) for completion in (respond(requests) if requests else [])]
 
 
-def ask_access(access: ModelAccess, reply_tokens: int, target: Target, prompts: Sequence[str]) -> list[Reply]:
+def ask_access(
+    access: ModelAccess, reply_tokens: int, repeat: int, target: Target, prompts: Sequence[str]
+) -> list[Reply]:
     """Ask a model behind an address, greedily; the prompt's template is the one named `target`."""
     sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=reply_tokens)
     template_hash = hash_template(target)
     return access.ask(
         [
-            Question(({"role": "user", "content": prompt},), sampling, template_hash, f"judge/{target}")
+            Question(({"role": "user", "content": prompt},), sampling, template_hash, f"judge/{target}", repeat)
             for prompt in prompts
         ]
     )

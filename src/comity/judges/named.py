@@ -113,7 +113,8 @@ class JudgeSources:
     """What judges are made of: the frozen bases of heads, local models and open models behind addresses.
 
     `bases` are engines by the name of their model; one that a head needs and that is not there is loaded.
-    `passed_on` counts the rows of each cascade, by what it judges.
+    `passed_on` counts the rows of each cascade, by what it judges. `repeat` numbers the ask of a model behind an
+    address: with another number the same prompt is asked, and paid for, anew.
     """
 
     settings: JudgeConfig
@@ -121,6 +122,7 @@ class JudgeSources:
     local: dict[str, LocalEngine] = field(default_factory=dict)
     external: dict[str, ModelAccess] = field(default_factory=dict)
     passed_on: dict[str, PassedOn] = field(default_factory=dict)
+    repeat: int = 0
 
     def build_agreement(self, setting: str, head: Head = "training") -> AgreementJudge:
         """Return the agreement judge of one name or several; `head` says which of a pair of heads."""
@@ -185,7 +187,7 @@ class JudgeSources:
 
     def _ask(self, name: str, setting: str) -> Ask:
         if name in self.external:
-            return partial(ask_access, self.external[name], self.settings.reply_tokens)
+            return partial(ask_access, self.external[name], self.settings.reply_tokens, self.repeat)
         if name not in self.local:
             raise ConfigError(f"judges.{setting} is {name!r}, which answers no prompts: name a model")
         return partial(ask_responder, self.local[name])

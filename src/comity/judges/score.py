@@ -9,16 +9,27 @@ from comity.scenarios.rows import Row, read_rows, write_rows
 from comity.types import AgencyJudge, AgreementJudge, Answer, RoundEnding, Verdict
 
 
-def score_file(kind: Kind, source: Path, output: Path, judge: AgreementJudge | AgencyJudge) -> list[Row]:
+def score_file(
+    kind: Kind,
+    source: Path,
+    output: Path,
+    judge: AgreementJudge | AgencyJudge,
+    again: Sequence[AgreementJudge | AgencyJudge] = (),
+) -> list[Row]:
     """Judge every row of `source`, write all to `output` and return them; other fields of a row are kept.
+
+    `again` is the same judge, to be asked anew: the rows then stand once for each ask and gain its number, `repeat`.
 
     Agency rows {"id", "dilemma", "answer"} gain `score` (0 to 5 or null). Agreement rows {"id", "dilemma", "persona_a",
     "persona_b", "message_a", "message_b"} gain `agreed` (true, false or null). Both gain `reason` where the judge gives
     one. Raise DataError for a bad row.
     """
     rows = read_rows(source, ITEM_FIELDS[kind])
-    verdicts = judge_items(kind, [to_item(kind, row) for row in rows], judge)
-    scored = [_join(kind, row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+    items, scored = [to_item(kind, row) for row in rows], []
+    for repeat, one in enumerate((judge, *again)):
+        number = {"repeat": repeat} if again else {}
+        verdicts = judge_items(kind, items, one)
+        scored += [_join(kind, row, verdict) | number for row, verdict in zip(rows, verdicts, strict=True)]
     write_rows(output, scored)
     return scored
 

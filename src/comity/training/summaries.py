@@ -51,6 +51,7 @@ def summarize_rewards(
             ],
             "agreement/heldout_rate": [j.heldout_agreed for j in judged if j.heldout_agreed is not None],
             "score/mean": [v.score for j in judged for v in j.verdicts if v.score is not None],
+            "score/uncertainty": [v.uncertainty for j in judged for v in j.verdicts if v.uncertainty is not None],
             "score/heldout_mean": [j.heldout_score for j in judged if j.heldout_score is not None],
         }
     )

@@ -31,10 +31,14 @@ def _find_reason(judged: Judged) -> str:
 
 
 def summarize_spend(before: Sequence[Spend], after: Sequence[Spend]) -> dict[str, float]:
-    """Return what one step paid for: calls and dollars; where there are any, calls without a price or without reply."""
+    """Return what one step paid for, and the dollars of the run so far.
+
+    Calls without a price and calls without a reply are told where there are any.
+    """
     metrics = {
         "spend/calls": float(sum(s.calls for s in after) - sum(s.calls for s in before)),
         "spend/dollars": sum(s.dollars for s in after) - sum(s.dollars for s in before),
+        "spend/total_dollars": float(sum(s.dollars for s in after)),
     }
     for name in ("unpriced", "failed"):
         added = sum(getattr(s, name) for s in after) - sum(getattr(s, name) for s in before)
