@@ -1,6 +1,6 @@
 # make demo    train, compare and report on two CPU cores
 # make test    formatter, linter, types, then all tests
-# make study   train all arms and ablations with three seeds, compare them, write docs/study.md (a day; SIZE=small: 1.5 h)
+# make study   train all arms and ablations with three seeds, compare them, write docs/study.md (long; SIZE=small: shorter)
 # make check   formatter, linter, types            make fast   unit tests only
 # make setup   the environment behind all of them  make clean  remove it and what tools left
 SHELL := /bin/bash

@@ -3,6 +3,7 @@
 `pytest --update-golden` writes the files in tests/golden anew; look at their diff before you keep it.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,19 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Start one real browser for all tests of a file."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on the path: install Debian's package chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, chromium_sandbox=False)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

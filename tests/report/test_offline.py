@@ -1,7 +1,5 @@
 """Reports in a real browser without a network: whole, without an error, asking for nothing."""
 
-import shutil
-
 import pytest
 from test_contest_page import make_row as make_contest_row
 from test_contest_page import write as write_contest
@@ -10,21 +8,7 @@ from test_report import add_evaluation, make_row, write_lines
 from comity.report.contest import write_contest_report
 from comity.report.report import write_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: install Debian's package chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Start one browser for all tests of this file."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
-        yield browser
-        browser.close()
+pytestmark = pytest.mark.slow
 
 
 def make_run_report(folder):

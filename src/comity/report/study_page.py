@@ -3,6 +3,7 @@
 RUN/study.md with RUN/figures/NAME.svg and .png; `publish_study` writes the same page elsewhere, figures beside it.
 """
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,23 +37,22 @@ def write_study_page(run: Path) -> Path:
     for drawn in figures:
         save_figure(drawn.figure, drawn.name, run / "figures")
     page = run / "study.md"
-    _write(page, build_page(run, figures, "figures"))
+    _write(page, build_page(run, figures))
     return page
 
 
 def publish_study(run: Path, page: Path) -> None:
-    """Write the page of a study to another place, its figures into `images/study` beside it."""
-    figures = _draw_figures(run)
+    """Copy the page of RUN/study.md to another place, its figures into `images/study` beside it."""
     folder = page.parent / "images" / "study"
     folder.mkdir(parents=True, exist_ok=True)
-    for drawn in figures:
-        save_figure(drawn.figure, drawn.name, run / "figures")
-        shutil.copyfile(run / "figures" / f"{drawn.name}.svg", folder / f"{drawn.name}.svg")
-    _write(page, build_page(run, figures, "images/study"))
+    text = (run / "study.md").read_text(encoding="utf-8")
+    for name in re.findall(r"\]\(figures/(.+)\.svg\)", text):
+        shutil.copyfile(run / "figures" / f"{name}.svg", folder / f"{name}.svg")
+    _write(page, text.replace("](figures/", "](images/study/"))
 
 
-def build_page(run: Path, figures: Sequence[NamedFigure], images: str) -> str:
-    """Return the page's Markdown; `images` is the folder of the figures as the page names it."""
+def build_page(run: Path, figures: Sequence[NamedFigure]) -> str:
+    """Return the page's Markdown, which names its figures in the folder `figures`."""
     study = read_json(run / "study.json")
     runs = _latest_runs(read_whole_rows(run / "runs.jsonl"))
     results, targets = read_json(run / "arms" / "results.json"), read_json(run / "targets.json")
@@ -76,7 +76,7 @@ def build_page(run: Path, figures: Sequence[NamedFigure], images: str) -> str:
         "base."
         if figures
         else "No curves were drawn.",
-        *(f"![{drawn.caption}]({images}/{drawn.name}.svg)" for drawn in figures),
+        *(f"![{drawn.caption}](figures/{drawn.name}.svg)" for drawn in figures),
         "## Zero rewards",
         to_markdown(tabulate_zero_rewards(run, runs)),
         "## Runs and what they took",
