@@ -1,6 +1,7 @@
 # make demo    train, compare and report on two CPU cores
 # make test    formatter, linter, types, then all tests
 # make study   train all arms and ablations with three seeds, compare them, write docs/study.md (long; SIZE=small: shorter)
+# make audit   audit and attack the shipped judges, renew docs/judges.md and its figures (CASINO=casino_valid.json: people too)
 # make check   formatter, linter, types            make fast   unit tests only
 # make setup   the environment behind all of them  make clean  remove it and what tools left
 SHELL := /bin/bash
@@ -16,10 +17,11 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SIZE ?=
+CASINO ?=
 # Not into the root, where it would have to be ignored.
 export COVERAGE_FILE := .pytest_cache/coverage
 
-.PHONY: help setup demo study test check fast clean
+.PHONY: help setup demo study audit test check fast clean
 
 help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +54,16 @@ demo: $(STAMP)
 study: export HF_HUB_OFFLINE := 1
 study: setup
 	@$(BIN)/comity study --config configs/study$(SIZE:%=-%).toml $(ARGS)
+
+# The model whose hidden states the heads read wrote the rows whose source is `model`.
+AUDIT := --repeats 2 --author source --own comity/embedded=model --own comity/embedded:heldout=model
+PAGE := --markdown docs/judges.md --images docs/images
+
+audit: export HF_HUB_OFFLINE := 1
+audit: setup
+	@$(BIN)/comity judge audit --kind agency --out runs/audit-agency $(AUDIT) $(PAGE) $(ARGS)
+	@$(BIN)/comity judge audit --kind agreement --out runs/audit-agreement $(AUDIT) $(CASINO:%=--casino %) $(PAGE) $(ARGS)
+	@$(BIN)/comity judge attack --out runs/audit-attacks.json $(PAGE)
 
 test: export HF_HUB_OFFLINE := 1
 test: setup

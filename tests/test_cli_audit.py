@@ -46,7 +46,10 @@ def verdicts(tmp_path):
         ("audit --kind agency --out o --balance x", "--balance x: has no effect alone; give --per-level too"),
         ("audit --kind agency --out o --markdown none.md", "--markdown none.md: cannot be read"),
         ("audit --kind agency --out o --human people", "field 'people', named for human, is in no row"),
+        ("audit --kind agency --out o --images i", "--images i: belongs to a page; give --markdown FILE too"),
+        ("audit --kind agency --out o --judges.ask_share 2", "judges.ask_share is 2.0: choose a number from 0 to 1"),
         ("attack --attacks none.jsonl", "--attacks none.jsonl: no such file"),
+        ("attack --images i", "--images i: belongs to a page"),
         ("attack --markdown none.md", "--markdown none.md: cannot be read"),
         ("attack --model comity/other", "judge 'comity/other' is unknown"),
         ("audit --kind agency --out o --judge comity/other", "judge 'comity/other' is unknown"),
@@ -66,8 +69,24 @@ def test_these_dialogues_are_for_agreement(capsys, tmp_path, verdicts):
 def test_verdicts_of_files_are_audited_without_a_model(capsys, tmp_path, verdicts):
     page = tmp_path / "page.md"
     page.write_text("<!-- audit:agency:begin -->\n<!-- audit:agency:end -->\n", encoding="utf-8")
-    words = ["judge", "audit", "--kind", "agency", "--out", str(tmp_path / "o"), "--verdicts", f"mine={verdicts}",
-             "--labels", "gold", "--resamples", "20", "--markdown", str(page)]  # fmt: skip
+    words = [
+        "judge",
+        "audit",
+        "--kind",
+        "agency",
+        "--out",
+        str(tmp_path / "o"),
+        "--verdicts",
+        f"mine={verdicts}",
+        "--labels",
+        "gold",
+        "--resamples",
+        "20",
+        "--markdown",
+        str(page),
+        "--images",
+        str(tmp_path / "images"),
+    ]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "How far two raters agree" in out
@@ -76,7 +95,11 @@ def test_verdicts_of_files_are_audited_without_a_model(capsys, tmp_path, verdict
     # Even numbers keep their score, odd ones get one more: of 0..7 mod 6 half are equal, and 5 + 1 is 0.
     assert audit["pairs"][0]["exact"]["value"] == 0.5
     assert (tmp_path / "o/audit.html").exists()
-    assert "| labels | mine | 50.0 % [" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "| labels | mine | 50.0 % [" in text
+    assert "- mine and the labels: kappa" in text
+    assert "![labels against mine](images/audit-agency-pair-1.png)" in text
+    assert (tmp_path / "images/audit-agency-pair-1.png").exists()
 
 
 def test_a_repeated_name_is_a_repeated_verdict(capsys, tmp_path, verdicts):
@@ -125,6 +148,28 @@ def test_a_judge_behind_an_address_is_asked_anew_for_each_repeat_and_its_bill_is
              "--verdicts", f"mine=o/verdicts/{MODEL.replace('/', '-')}.jsonl", "--resamples", "5"]  # fmt: skip
     assert main(words) == 0
     assert json.loads((tmp_path / "p/audit.json").read_text())["retest"][0]["exact"]["value"] == 0.0
+
+
+def test_an_audit_knows_prices_limits_and_its_cap(capsys, tmp_path, monkeypatch, verdicts):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prices.toml").write_text(
+        f'[dollars_per_million_tokens]\n"{MODEL}" = {{ input = 0, output = 1000000 }}\n'
+    )
+    words = ["judge", "audit", "--kind", "agency", "--out", "o", "--rows", str(verdicts), "--labels", "gold", "--judge",
+             MODEL, "--resamples", "5", "--access.prices", "prices.toml", "--access.cache", "mine.sqlite",
+             "--access.connections", "1", "--judges.reply_tokens", "2"]  # fmt: skip
+    with serve(lambda call: "3") as server:
+        server.point(monkeypatch)
+        # A reply of at most 2 words may cost 2 dollars and costs 1: 5.5 dollars are enough for four of the eight.
+        assert main([*words, "--max-spend", "5.5"]) == 2
+        assert "access.max_spend is 5.5: 4.0000 dollars are spent" in capsys.readouterr().err
+        assert main([*words, "--max-spend", "20"]) == 0
+    assert set(server.counts().values()) == {1}
+    assert server.calls[0].body["max_tokens"] == 2
+    assert server.most_at_once == 1
+    assert f"{MODEL}: {len(ROWS)} calls paid, " in " ".join(capsys.readouterr().out.split())
+    assert [path.name for path in tmp_path.glob("*.sqlite")] == ["mine.sqlite"]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_scores_of_several_asks_stand_beside_each_other(tmp_path, monkeypatch, verdicts):

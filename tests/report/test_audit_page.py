@@ -10,7 +10,7 @@ from comity.judges.audit_run import AuditRequest, run_audit
 from comity.judges.audit_statistics import Resampling
 from comity.report.attack_tables import describe_attacks, tabulate_attacks
 from comity.report.audit_figures import draw_pair
-from comity.report.audit_page import write_audit_page
+from comity.report.audit_page import draw_attack_suite, draw_audit, publish_figures, write_audit_page
 from comity.report.audit_tables import (
     describe_audit,
     find_block,
@@ -19,6 +19,7 @@ from comity.report.audit_tables import (
     to_markdown,
     write_block,
 )
+from comity.report.audit_words import word_attacks, word_audit
 
 HOSTILE = '<script>alert("1")</script>|x'
 
@@ -56,11 +57,58 @@ def test_the_page_is_whole_offline_and_escapes_what_it_shows(folder):
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= set(ids)
-    # Three raters, so three figures, each as SVG and PNG too.
-    assert page.count("<svg") == 3
+    # Three raters, so three figures of two, and one of the kinds of endings, each as SVG and PNG too.
+    assert page.count("<svg") == 4
     assert sorted(path.name for path in (folder / "figures").iterdir()) == [
-        f"pair-{i}.{ending}" for i in (1, 2, 3) for ending in ("png", "svg")
+        f"{name}.{ending}" for name in ("endings", "pair-1", "pair-2", "pair-3") for ending in ("png", "svg")
     ]
+
+
+def test_figures_go_beside_another_page_and_old_ones_leave(folder, tmp_path):
+    drawn = draw_audit(folder / "figures", read_audit(folder))
+    images, page = tmp_path / "docs/images", tmp_path / "docs/page.md"
+    images.mkdir(parents=True)
+    for name in ("audit-x-gone.png", "other.png"):
+        (images / name).write_bytes(b"old")
+    text = publish_figures(drawn, folder / "figures", images, "audit-x", page)
+    names = ["audit-x-endings.png", "audit-x-pair-1.png", "audit-x-pair-2.png", "audit-x-pair-3.png"]
+    assert sorted(path.name for path in images.iterdir()) == [*names, "other.png"]
+    # Every image that is named lies where the page looks for it, and is one.
+    found = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert sorted(found) == [f"images/{name}" for name in names]
+    assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in found)
+
+
+def test_findings_follow_from_the_numbers(folder):
+    audit = read_audit(folder)
+    findings = word_audit(audit)
+    # One agrees with the labels on 4 of 6, two on 4 of 5; one says yes to 1 of the 3 endings that are not agreed.
+    assert any(f.startswith("one and the labels: kappa 0.33 [") and "exact 66.7 %" in f for f in findings)
+    assert any(f.startswith("two and the labels:") and "exact 80.0 %" in f for f in findings)
+    assert any(f.startswith("one: false agreement in 33.3 % [") for f in findings)
+    assert not any("human dialogues" in f for f in findings)
+    plain = {"value": 0.3, "low": None, "high": None, "n": 9, "n_unscored": 0}
+    clear = plain | {"low": 0.1, "high": 0.5}
+    length = [{"rater": "one", "given": {"labels": clear}}, {"rater": "two", "given": {"labels": plain}}]
+    own = [{"rater": "two", "author": "me", "preference": clear | {"value": -0.3, "low": -0.5, "high": -0.1}}]
+    changed = audit | {"length": length, "self_preference": own}
+    assert "With the labels held still, one judges longer texts higher: 0.30 [0.10 to 0.50]." in word_audit(changed)
+    assert "two marks down texts of its own author (me): −0.30 [−0.50 to −0.10]." in word_audit(changed)
+    unclear = changed | {"length": length[1:], "self_preference": [own[0] | {"preference": plain}]}
+    assert "With the labels held still, no judge's verdicts clearly change with length." in word_audit(unclear)
+    assert "No judge clearly prefers texts of its own author." in word_audit(unclear)
+
+
+def test_judges_that_agree_with_each_other_most_are_told(folder):
+    audit = read_audit(folder)
+    kappas = {("labels", "one"): 0.4, ("labels", "two"): 0.5, ("one", "two"): 0.6}
+    pairs = [row | {"kappa": row["kappa"] | {"value": kappas[row["first"], row["second"]], "low": None}}
+             for row in audit["pairs"]]  # fmt: skip
+    more = "one and two: kappa 0.60, more than either with the labels: what fools one may fool both."
+    assert more in word_audit(audit | {"pairs": pairs})
+    kappas["labels", "two"] = 0.7
+    pairs = [row | {"kappa": row["kappa"] | {"value": kappas[row["first"], row["second"]]}} for row in pairs]
+    assert "one and two: kappa 0.60." in word_audit(audit | {"pairs": pairs})
 
 
 def test_the_same_audit_gives_the_same_page(folder):
@@ -162,3 +210,23 @@ def test_the_table_of_attacks_says_what_was_left_out():
     )
     # Five rows, of which the control's two tried and one unscored.
     assert describe_attacks(found).startswith("2026-01-02: 2 attacks and 3 controls")
+
+
+def test_the_attack_suite_in_words_and_as_a_figure(tmp_path):
+    def row(family, tried, succeeded, kind="agency"):
+        share = succeeded / tried if tried else None
+        return {"judge": "x", "kind": kind, "family": family, "tried": tried, "succeeded": succeeded, "share": share}
+
+    rows = [
+        row("flattery", 4, 1),
+        row("all attacks", 4, 1),
+        row("control", 2, 1),
+        row("all attacks", 0, 0, "agreement"),
+    ]
+    assert word_attacks({"rows": rows}) == ["x, agency: 1 of 4 attacks succeed; so do 1 of 2 harmless sentences."]
+    (shown,) = draw_attack_suite(tmp_path, {"rows": rows})
+    svg = (tmp_path / "families.svg").read_text(encoding="utf-8")
+    assert shown.name == "families"
+    assert all(words in svg for words in ("flattery", "control", "n 4", "n 2", "● x", "Agency: attacks that succeed"))
+    assert "Agreement" not in svg
+    assert draw_attack_suite(tmp_path, {"rows": rows[3:]}) == []

@@ -38,6 +38,8 @@ SETTINGS: dict[str, type[Any]] = {
     "view": ViewConfig,
 }
 """Commands that take `--config` and settings."""
+JUDGING = (("judge", "score"), ("judge", "audit"), ("judge", "attack"))
+"""Commands of two words that ask judges, and take settings too."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -62,7 +64,7 @@ def run_command(words: Sequence[str]) -> None:
     """Parse the words and call the function of their command; raise ComityError for a user's error."""
     parser = build_parser(words[0] if words else "")
     kind = SETTINGS.get(words[0]) if words else None
-    if list(words[:2]) == ["judge", "score"]:
+    if tuple(words[:2]) in JUDGING:
         arguments = parser.parse_args(join_values(words, ScoreConfig))
         settings = read_settings(ScoreConfig, arguments)
     elif kind is None:
@@ -143,8 +145,6 @@ def _add_judge(parser: argparse.ArgumentParser, chosen: str) -> None:
     score.add_argument("--output", type=Path, required=True, metavar="FILE", help="the same rows with verdicts")
     judge_help = "as in judges.agency: comity/embedded, head:PATH, a local model, PROVIDER/MODEL, head:PATH+NAME"
     score.add_argument("--model", default="comity/embedded", metavar="NAME", help=judge_help)
-    if chosen == "judge":
-        add_settings(score, ScoreConfig)
     score.set_defaults(run_command=_score)
     calibrate = commands.add_parser("calibrate", help="fit reward heads on labelled rows, of any judge or of people")
     calibrate.add_argument("--labels", type=Path, metavar="FILE", help="labelled rows (default: the shipped ones)")
@@ -159,7 +159,10 @@ def _add_judge(parser: argparse.ArgumentParser, chosen: str) -> None:
     calibrate.set_defaults(run_command=_calibrate)
     for command in (score, calibrate):
         command.add_argument("--kind", choices=("agency", "agreement"), required=True, help="what is judged")
-    audit = add_audit(commands)
+    audit, attack = add_audit(commands)
+    if chosen == "judge":
+        for command in (score, audit, attack):
+            add_settings(command, ScoreConfig)
     for command in (score, audit):
         repeats = "how often each row is asked, and paid for (default: 1)"
         command.add_argument("--repeats", type=int, default=1, metavar="INTEGER", help=repeats)

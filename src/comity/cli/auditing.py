@@ -5,13 +5,14 @@ import datetime
 import functools
 import importlib.util
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from comity.cli.judging import build_asked, describe_spend, require_file, require_repeats
-from comity.config import AccessConfig, JudgeConfig
+from comity.config import ScoreConfig
 from comity.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ LONGEST_NUMBER = 16
 JUDGE_HELP = "comity/embedded, comity/embedded:heldout, or another judge that answers the judges' prompts"
 
 
-def add_audit(commands: Any) -> argparse.ArgumentParser:
-    """Add `audit` and `attack` to the commands of `comity judge` and return the parser of `audit`."""
+def add_audit(commands: Any) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Add `audit` and `attack` to the commands of `comity judge` and return their parsers."""
     audit = commands.add_parser("audit", help="compare judges with each other, with labels and with human ratings")
     audit.add_argument("--kind", choices=("agency", "agreement"), required=True, help="what is judged")
     audit.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where audit.json and audit.html go")
@@ -56,40 +57,44 @@ def add_audit(commands: Any) -> argparse.ArgumentParser:
     attack.set_defaults(run_command=run_attack_command)
     for command in (audit, attack):
         command.add_argument("--markdown", type=Path, metavar="FILE", help="a file whose generated block is renewed")
-        command.add_argument("--max-spend", type=float, metavar="DOLLARS", help="stop before judges cost more")
-    parser: argparse.ArgumentParser = audit
-    return parser
+        images = "with --markdown: where the figures of the block go, as PNG"
+        command.add_argument("--images", type=Path, metavar="FOLDER", help=images)
+    return audit, attack
 
 
-def run_audit_command(arguments: argparse.Namespace, _: None, console: "Console") -> None:
+def run_audit_command(arguments: argparse.Namespace, config: ScoreConfig, console: "Console") -> None:
     """Audit judges, write the folder, print a short table."""
     if importlib.util.find_spec("krippendorff") is None:
         raise ConfigError("judge audit needs krippendorff: run `pip install comity[study]`")
     request = read_request(arguments)
     from comity.cli.progress import print_line
     from comity.judges.audit_run import run_audit
-    from comity.report.audit_page import write_audit_page
-    from comity.report.audit_tables import describe_audit, find_block, shorten, tabulate_audit, to_markdown, write_block
+    from comity.report.audit_page import draw_audit, publish_figures, write_audit_page
+    from comity.report.audit_tables import describe_audit, shorten, tabulate_audit, to_markdown, write_block
+    from comity.report.audit_words import word_audit
 
     block = f"audit:{request.kind}"
-    if arguments.markdown is not None:
-        find_block(arguments.markdown, block)
-    access = AccessConfig(max_spend=arguments.max_spend)
+    _check_block(arguments, block)
     with ExitStack() as opened:
-        build, sources = make_builder(opened, access, str(request.out))
+        build, sources = make_builder(opened, config, str(request.out))
         audit = run_audit(request, build, datetime.date.today().isoformat())
         print_spend(console, sources)
     tables = tabulate_audit(audit)
     print_tables(console, shorten(tables))
     if arguments.markdown is not None:
         shown = [table for table in tables if table.name != "authors"]
-        write_block(arguments.markdown, block, to_markdown(shown, describe_audit(audit)))
+        figures = ""
+        if arguments.images is not None:
+            folder = request.out / "figures"
+            drawn = draw_audit(folder, audit)
+            figures = publish_figures(drawn, folder, arguments.images, f"audit-{request.kind}", arguments.markdown)
+        write_block(arguments.markdown, block, to_markdown(shown, describe_audit(audit), word_audit(audit), figures))
     print_line(
         console, f"{write_audit_page(request.out)} shows figures; {request.out / 'audit.json'} holds all numbers"
     )
 
 
-def run_attack_command(arguments: argparse.Namespace, _: None, console: "Console") -> None:
+def run_attack_command(arguments: argparse.Namespace, config: ScoreConfig, console: "Console") -> None:
     """Attack judges, print how often it works, and whether prompts and parsers hold."""
     if arguments.attacks is not None:
         require_file("--attacks", arguments.attacks)
@@ -98,17 +103,17 @@ def run_attack_command(arguments: argparse.Namespace, _: None, console: "Console
     from comity.judges.attacks import KINDS, describe_outcomes, read_attacks, run_attacks, summarize_attacks
     from comity.judges.audit_run import EMBEDDED_JUDGES
     from comity.report.attack_tables import describe_attacks, tabulate_attacks
-    from comity.report.audit_tables import find_block, to_markdown, write_block
+    from comity.report.audit_page import draw_attack_suite, publish_figures
+    from comity.report.audit_tables import to_markdown, write_block
+    from comity.report.audit_words import word_attacks
     from comity.runs import write_json
 
-    if arguments.markdown is not None:
-        find_block(arguments.markdown, "audit:attacks")
+    _check_block(arguments, "audit:attacks")
     attacks = read_attacks(arguments.attacks)
     kinds = [kind for kind in KINDS if any(attack.kind == kind for attack in attacks)]
     names = list(dict.fromkeys(arguments.model or EMBEDDED_JUDGES))
-    access = AccessConfig(max_spend=arguments.max_spend)
     with ExitStack() as opened:
-        build, sources = make_builder(opened, access, str(arguments.out or "judge attack"))
+        build, sources = make_builder(opened, config, str(arguments.out or "judge attack"))
         judges = {name: {kind: build(kind, name, 0) for kind in kinds} for name in names}
         outcomes = {name: run_attacks(attacks, judges[name]) for name in names}
         print_spend(console, sources)
@@ -124,7 +129,13 @@ def run_attack_command(arguments: argparse.Namespace, _: None, console: "Console
         write_json(arguments.out, found)
         print_line(console, f"{arguments.out} holds every outcome")
     if arguments.markdown is not None:
-        write_block(arguments.markdown, "audit:attacks", to_markdown(tables, describe_attacks(found)))
+        figures = ""
+        if arguments.images is not None:
+            with tempfile.TemporaryDirectory() as name:
+                drawn = draw_attack_suite(Path(name), found)
+                figures = publish_figures(drawn, Path(name), arguments.images, "audit-attacks", arguments.markdown)
+        text = to_markdown(tables, describe_attacks(found), word_attacks(found), figures)
+        write_block(arguments.markdown, "audit:attacks", text)
 
 
 def read_request(arguments: argparse.Namespace) -> "AuditRequest":
@@ -170,7 +181,7 @@ def read_request(arguments: argparse.Namespace) -> "AuditRequest":
     )
 
 
-def make_builder(opened: ExitStack, access: AccessConfig, run: str) -> "tuple[BuildJudge, dict[str, JudgeSources]]":
+def make_builder(opened: ExitStack, config: ScoreConfig, run: str) -> "tuple[BuildJudge, dict[str, JudgeSources]]":
     """Return a function that builds judges by kind, name and number of the ask, and what it has opened, by name.
 
     Both embedded heads share one base model. What judges behind an address cost is booked under `run`; what they need
@@ -192,11 +203,11 @@ def make_builder(opened: ExitStack, access: AccessConfig, run: str) -> "tuple[Bu
 
         if name not in EMBEDDED_JUDGES:
             if name not in sources:
-                sources[name] = open_sources([name], JudgeConfig(heldout=False), {}, access, run)
+                sources[name] = open_sources([name], config.judges.to_judges(name), {}, config.access, run)
                 opened.enter_context(closing(sources[name]))
             return build_asked(sources[name], kind, name, repeat)
         head = load_shipped_head(kind, "training" if name == EMBEDDED_JUDGES[0] else "heldout")
-        limit = JudgeConfig().copy_limit
+        limit = config.judges.copy_limit
         if kind == "agency":
             return build_agency_judge(base(), head, limit)
         return build_agreement_judge(base(), head, limit)
@@ -229,6 +240,16 @@ def print_tables(console: "Console", tables: Sequence["Table"]) -> None:
         for row in table.rows:
             shown.add_row(*map(Text, row))  # as text: a name in brackets is no markup
         console.print(shown)
+
+
+def _check_block(arguments: argparse.Namespace, block: str) -> None:
+    # Before a judge is asked: a page that cannot be renewed shall not cost its verdicts.
+    from comity.report.audit_tables import find_block
+
+    if arguments.markdown is not None:
+        find_block(arguments.markdown, block)
+    elif arguments.images is not None:
+        raise ConfigError(f"--images {arguments.images}: belongs to a page; give --markdown FILE too")
 
 
 def _add_repeated(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:

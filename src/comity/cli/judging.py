@@ -11,7 +11,7 @@ from rich.console import Console
 
 from comity.access import Spend
 from comity.cli.progress import print_line
-from comity.config import JudgeConfig, ScoreConfig
+from comity.config import ScoreConfig
 from comity.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run_score(arguments: argparse.Namespace, config: ScoreConfig, console: Conso
     require_file("--input", arguments.input)
     kind, model = arguments.kind, arguments.model
     require_repeats(arguments.repeats)
-    settings = JudgeConfig(agreement=model, agency=model, heldout=False)
+    settings = config.judges.to_judges(model)
     from comity.judges.named import open_sources
     from comity.judges.score import score_file
 

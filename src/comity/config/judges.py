@@ -72,7 +72,37 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True)
+class AskedJudges:
+    """What a judge is made of that is asked outside a run, by `comity judge score`, `audit` and `attack`."""
+
+    combine: Literal["mean", "median", "min"] = "median"
+    """How the verdicts of several judges, with commas between their names, become one."""
+    ask_share: float = 0.2
+    """The share of a head's held-out rows that HEAD+NAME would pass on; among other rows it may be another."""
+    copy_limit: float = 0.8
+    """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
+    reply_tokens: int = 1024
+    """Most tokens that a judge behind an address may write, thinking included."""
+
+    def __post_init__(self) -> None:
+        self.to_judges()
+
+    def to_judges(self, name: str = "comity/embedded") -> JudgeConfig:
+        """Return the settings of a run that is judged by `name` alone; raise ConfigError for one out of range."""
+        return JudgeConfig(
+            agreement=name,
+            agency=name,
+            heldout=False,
+            combine=self.combine,
+            ask_share=self.ask_share,
+            copy_limit=self.copy_limit,
+            reply_tokens=self.reply_tokens,
+        )
+
+
+@dataclass(frozen=True)
 class ScoreConfig:
     """Judge the rows of a file."""
 
+    judges: AskedJudges = field(default_factory=AskedJudges)
     access: AccessConfig = field(default_factory=AccessConfig)

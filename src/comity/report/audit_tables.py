@@ -125,9 +125,10 @@ def shorten(tables: Sequence[Table]) -> list[Table]:
     return short
 
 
-def to_markdown(tables: Sequence[Table], lead: str) -> str:
-    """Return tables as Markdown below a line of lead."""
-    parts = [lead]
+def to_markdown(tables: Sequence[Table], lead: str, findings: Sequence[str] = (), figures: str = "") -> str:
+    """Return tables as Markdown below a line of lead, a list of findings and the Markdown of figures."""
+    listed = "\n".join(f"- {finding}" for finding in findings)
+    parts = [part for part in (lead, listed, figures) if part]
     for table in tables:
         dashes = ["---" if place < table.words else "---:" for place in range(len(table.headings))]
         rows = [table.headings, dashes, *table.rows]
