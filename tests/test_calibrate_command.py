@@ -8,6 +8,7 @@ from comity.cli import main
 from comity.judges.head import load_head
 from comity.scenarios.rows import write_rows
 from loopback import MODEL, serve
+from tiny import save_tiny_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -92,3 +93,16 @@ def test_a_model_without_a_chat_template_can_be_the_encoder(tmp_path, tiny_folde
     write_rows(labels, [row | {"score": row["answer"].count("zzz")} for row in answers(0, 240)])
     words = ("judge", "calibrate", "--kind", "agency", "--labels", labels, "--model", folder, "--out", tmp_path / "h")
     assert run(*words, "--single", "--device", "cpu") == 0
+
+
+def test_an_encoder_of_another_build_carries_a_head(tmp_path, capsys):
+    folder, labels, out = save_tiny_encoder(tmp_path / "bert"), tmp_path / "labels.jsonl", tmp_path / "h"
+    rows = [row | {"score": row["answer"].count("zzz")} for row in answers(0, 240)]
+    write_rows(labels, rows)
+    words = ("judge", "calibrate", "--kind", "agency", "--labels", labels, "--model", folder, "--out", out)
+    assert run(*words, "--single", "--device", "cpu") == 0
+    scored = tmp_path / "scored.jsonl"
+    write_rows(labels, [*rows, rows[0] | {"id": "long", "answer": "zzz oak " * 250}])
+    words = ("judge", "score", "--kind", "agency", "--input", labels, "--output", scored)
+    assert run(*words, "--model", f"head:{out}/agency_training.safetensors") == 0
+    assert "241 of 241 rows judged" in capsys.readouterr().out

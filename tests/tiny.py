@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # fmt: off
@@ -70,5 +70,24 @@ def build_model(seed: int = 0) -> LlamaForCausalLM:
 def save_tiny(folder: Path, seed: int = 0) -> Path:
     """Write the model and its tokenizer to a folder that commands load by path; return the folder."""
     build_model(seed).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_tiny_encoder(folder: Path, window: int = 512) -> Path:
+    """Write a two-layer random-weight BERT that reads `window` tokens, and the tokenizer; return the folder."""
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=window,
+        initializer_range=0.2,
+        pad_token_id=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return folder

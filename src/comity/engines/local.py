@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from comity.engines.encoders import is_encoder, layers_of
 from comity.engines.generate import Drawn, OnDraw, generate
 from comity.engines.merging import adapters_off, merged_adapter
-from comity.engines.models import decoder_of
 from comity.types import Completion, Message, Request
 
 OnText = Callable[[int, str], None]
@@ -141,8 +141,9 @@ def _encode_batch(
     token_BT = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in ids], device=device)
     mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=device)
     pooled: dict[int, Tensor] = {}
-    modules = decoder_of(engine.model).get_submodule("layers")
-    assert isinstance(modules, torch.nn.ModuleList)
+    modules = layers_of(engine.model)
+    # An encoder has no cache that could be left out.
+    arguments = {} if is_encoder(engine.model.config) else {"use_cache": False}
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
@@ -155,7 +156,7 @@ def _encode_batch(
 
     handles = [modules[layer - 1].register_forward_hook(keep(layer)) for layer in set(layers)]
     try:
-        engine.model(input_ids=token_BT, attention_mask=mask_BT, use_cache=False)
+        engine.model(input_ids=token_BT, attention_mask=mask_BT, **arguments)
     except _LastLayerReached:
         pass  # the deeper layers are not needed
     finally:

@@ -30,7 +30,7 @@ def resolve_model(name: str) -> str:
 
 def load_tokenizer(name: str, for_chat: bool = True) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model; raise ModelError when it has no chat template and is wanted for chat."""
-    with _named_errors(name):
+    with named_errors(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_model(name))
     if for_chat and not tokenizer.chat_template:
         raise ModelError(f"model {name!r} has no chat template: choose an instruction-tuned model")
@@ -56,7 +56,7 @@ def load_model(name: str, dtype: str = "bfloat16", device: str = "cpu", quantiza
             bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
         arguments["device_map"] = {"": device}
-    with _named_errors(name), _quiet():
+    with named_errors(name), _quiet():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(resolve_model(name), **arguments)
     if quantization == "none":
         model = model.to(device)
@@ -139,7 +139,8 @@ def _convert_gguf(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _named_errors(name: str) -> Iterator[None]:
+def named_errors(name: str) -> Iterator[None]:
+    """Turn what a library says of a model that it cannot load into one ModelError."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:

@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from comity.engines.encoders import longest_input
 from comity.engines.local import LocalEngine, split_batches
+from comity.errors import ModelError
 from comity.judges.labels import Kind
 from comity.prompts import load_template, quote_line
 from comity.types import Answer, RoundEnding
@@ -39,8 +41,8 @@ class Prompt:
     parts: dict[str, tuple[int, int]]
 
 
-def render_prompt(kind: Kind, item: Answer | RoundEnding) -> Prompt:
-    """Fill the head's template with one row and keep where its parts stand.
+def render_prompt(kind: Kind, item: Answer | RoundEnding, longest: int = LONGEST_TEXT) -> Prompt:
+    """Fill the head's template with one row and keep where its parts stand; `longest` cuts each of its texts.
 
     A text stays on one line, so it cannot forge a line of the prompt. It is cut after it was made safe: else letters
     that show nothing could fill all of what the judge reads.
@@ -50,7 +52,7 @@ def render_prompt(kind: Kind, item: Answer | RoundEnding) -> Prompt:
     for match in re.finditer(r"\{([a-z_]+)\}", template):
         name = match.group(1)
         text += template[place : match.start()]
-        value = quote_line(getattr(item, name))[:LONGEST_TEXT].rstrip()
+        value = quote_line(getattr(item, name))[:longest].rstrip()
         parts[name] = (len(text), len(text) + len(value))
         text, place = text + value, match.end()
     parts["tail"] = (len(text), len(text) + len(template) - place)
@@ -71,7 +73,7 @@ def extract_features(
 ) -> NDArray[np.float32]:
     """Return pooled hidden states (N, layers, pieces, D) of the frozen base; one pass that ends at the last layer."""
     pieces = parse_pooling(pooling)
-    prompts = [render_prompt(kind, item) for item in items]
+    prompts = [_render_fitting(engine, kind, item) for item in items]
     encoded = engine.tokenizer(
         [prompt.text for prompt in prompts], add_special_tokens=False, return_offsets_mapping=True
     )
@@ -94,8 +96,25 @@ def extract_features(
 
 def count_prompt_tokens(engine: LocalEngine, kind: Kind, items: Sequence[Answer | RoundEnding]) -> int:
     """Return how many tokens the head's prompts of these rows have."""
-    texts = [render_prompt(kind, item).text for item in items]
+    texts = [_render_fitting(engine, kind, item).text for item in items]
     return sum(len(ids) for ids in engine.tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+
+def _render_fitting(engine: LocalEngine, kind: Kind, item: Answer | RoundEnding) -> Prompt:
+    # An encoder of 512 tokens reads less of long texts; a text is never refused, since a judge may not fail on one.
+    prompt, longest = render_prompt(kind, item), LONGEST_TEXT
+    most = longest_input(engine.model, engine.tokenizer)
+    while most is not None and _count_tokens(engine, prompt) > most:
+        if not longest:
+            name = engine.model.config.name_or_path
+            raise ModelError(f"model {name!r} reads {most} tokens, fewer than the judge's prompt: choose another")
+        longest //= 2
+        prompt = render_prompt(kind, item, longest)
+    return prompt
+
+
+def _count_tokens(engine: LocalEngine, prompt: Prompt) -> int:
+    return len(engine.tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
 
 
 def _make_pool(spans: dict[str, Tensor], pieces: Pieces) -> Callable[[Tensor, Tensor], Tensor]:

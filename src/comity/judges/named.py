@@ -22,6 +22,7 @@ from typing import Literal
 from comity.access import ModelAccess, Spend, open_access
 from comity.access.provider import PROVIDERS
 from comity.config import AccessConfig, JudgeConfig
+from comity.engines.encoders import load_reader
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
 from comity.errors import ConfigError
@@ -154,7 +155,7 @@ class JudgeSources:
     def load_base(self, model: str) -> LocalEngine:
         """Return the frozen base that heads on this model read, loading it when it is not in memory."""
         if model not in self.bases:
-            self.bases[model] = _load(model, for_chat=False)
+            self.bases[model] = LocalEngine(load_reader(model), load_tokenizer(model, for_chat=False))
         return self.bases[model]
 
     def _agreement(self, name: str, which: Head) -> AgreementJudge:
@@ -212,5 +213,5 @@ def open_sources(
     return JudgeSources(settings, dict(bases), local, external)
 
 
-def _load(name: str, for_chat: bool = True) -> LocalEngine:
-    return LocalEngine(load_model(name), load_tokenizer(name, for_chat))
+def _load(name: str) -> LocalEngine:
+    return LocalEngine(load_model(name), load_tokenizer(name))
