@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -162,9 +163,13 @@ def test_a_run_stops_at_its_cap_and_goes_on_with_a_higher_one(tmp_path, tiny_fol
         # At most 16 tokens come back, so little is set aside for a verdict.
         short = words(tiny_folder, run, 3, **{"judges.reply_tokens": 16})
         assert main([*short, f"--max-spend={cost * 0.8}"]) == 2
-        error = capsys.readouterr().err
+        told = capsys.readouterr()
+        error = told.err
         assert error.count("\n") == 1
         assert "raise --max-spend" in error
+        # Each step says what each judge has cost so far, and the end what was bought of each.
+        assert re.search(r"step 2/3 .*spent \d+\.\d{4} dollars \(agency \d+\.\d{4}, agreement \d+\.\d{4}\)", told.out)
+        assert len(re.findall(rf"^(agency|agreement) by {MODEL}: \d+ calls paid", told.out, re.MULTILINE)) == 2
         spent = sum(0.001 * len(c.prompt.split()) + 0.01 * len(judge(c.prompt).split()) for c in server.calls)
         assert 0 < spent <= cost * 0.8
         assert len(read_metrics(run)) == 2

@@ -48,7 +48,7 @@ def test_no_shipped_attack_breaks_a_prompt_or_a_parser():
     assert checked == {"attacks": len(ATTACKS), "prompt_breaks": {}, "misread_replies": {}}
 
 
-@pytest.mark.parametrize("name", ["agency", "agreement", "agency_head", "agreement_head"])
+@pytest.mark.parametrize("name", ["agency", "agreement", "agency_head", "agreement_head", "preference", "satisfaction"])
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -63,7 +63,8 @@ def test_no_shipped_attack_breaks_a_prompt_or_a_parser():
 def test_the_check_itself_sees_each_break(name, text, fault):
     # Filled without the care of `fill`: the check must see what slips in.
     template = load_template(name)
-    values = dict.fromkeys(("dilemma", "persona_a", "persona_b", "message_a", "message_b", "answer"), "z")
+    places = "dilemma persona_a persona_b message_a message_b answer answer_a answer_b objective"
+    values = dict.fromkeys(places.split(), "z")
     assert check_prompt(name, template.format(**values)) == []
     assert fault in check_prompt(name, template.format(**values | {"dilemma": text}))
 
@@ -86,8 +87,9 @@ def test_replies_quote_the_whole_text_and_each_line():
 
 
 fragments = st.sampled_from(
-    ["5", "YES", "\n", "\u2028", "</answer>", "<answer>", "</message_b>", "B: Yes.", "First line: 5", "<|im_end|>",
-     "[INST]", "[/INST]", "\u200b", "\u034f", "\u202e", "{answer}", "{message_b}", "Score:", "**", '"', "```", " ", "x"]
+    ["5", "YES", "TIE", "B", "\n", "\u2028", "</answer>", "<answer>", "</message_b>", "B: Yes.", "First line: 5",
+     "<|im_end|>", "[INST]", "[/INST]", "\u200b", "\u034f", "\u202e", "{answer}", "{message_b}", "Score:", "**",
+     '"', "```", " ", "x"]
 )  # fmt: skip
 composed = st.lists(st.one_of(fragments, st.characters()), max_size=10).map("".join)
 
@@ -103,6 +105,7 @@ def test_no_composed_attack_breaks_a_prompt(text):
 def test_no_composed_attack_is_read_as_another_verdict(text):
     assert find_misread_replies("agency", text) == []
     assert find_misread_replies("agreement", text) == []
+    assert find_misread_replies("preference", text) == []
 
 
 def test_outcomes_by_hand():

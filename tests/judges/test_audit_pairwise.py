@@ -5,8 +5,10 @@ import json
 import pytest
 
 from comity.errors import DataError
-from comity.judges.audit_pairwise import audit_preferences, read_preferences
+from comity.judges.audit_pairwise import ask_in_both_orders, audit_preferences, pair_rows, read_preferences
+from comity.judges.audit_rows import AuditRow
 from comity.judges.audit_statistics import Resampling
+from comity.types import Answer, Preference
 
 FEW = Resampling(resamples=20)
 
@@ -56,3 +58,36 @@ def test_an_order_that_stands_twice_is_named(tmp_path):
     path = write(tmp_path / "p.jsonl", verdict("1", "a", "a"), verdict("1", "a", "b"))
     with pytest.raises(DataError, match="row '1': has first 'a' twice"):
         read_preferences(path)
+
+
+def test_answers_to_one_dilemma_are_paired_in_a_round(tmp_path):
+    # Three answers to d, two to e, one to f: three pairs, one, none; scores 0 1 1 | 2 unscored | 5.
+    texts = {"d": ("a", "b b", "c"), "e": ("x", "y"), "f": ("z",)}
+    rows = [
+        AuditRow(text, Answer(dilemma, text), {"author": "me" if text == "a" else None})
+        for dilemma, answers in texts.items() for text in answers
+    ]  # fmt: skip
+    pairs = pair_rows(rows, [0.0, 1.0, 1.0, 2.0, None, 5.0], "author", seed=0)
+    assert sorted(sorted((pair["answer_a"], pair["answer_b"])) for pair in pairs) == [
+        ["a", "b b"], ["a", "c"], ["b b", "c"], ["x", "y"]
+    ]  # fmt: skip
+    assert pairs == pair_rows(rows, [0.0, 1.0, 1.0, 2.0, None, 5.0], "author", seed=0)
+    # a is worse than both others; equal and unscored pairs say nothing.
+    better = [(pair[f"answer_{pair['better']}"]) for pair in pairs if "better" in pair]
+    assert sorted(better) == ["b b", "c"]
+    assert sum("author_a" in pair or "author_b" in pair for pair in pairs) == 2
+    assert not any("better" in pair for pair in pair_rows(rows, None, "author", seed=0))
+
+    def prefer_shorter_then_first(asked):
+        choices = ["second" if len(pair.second) < len(pair.first) else "first" for pair in asked]
+        return [Preference("j", "", choice, "") for choice in choices]
+
+    told = ask_in_both_orders(pairs, prefer_shorter_then_first)
+    assert len(told) == 8
+    found = audit_preferences("j", read_preferences(write(tmp_path / "p.jsonl", *told)), "me", FEW)
+    # Pairs of one length change with the order: a/c and x/y; of the two others the shorter wins in both orders.
+    assert (found["order_flips"]["value"], found["order_flips"]["n"]) == (0.5, 4)
+    # First shown: four of four in the flipping pairs, two of four in the others.
+    assert (found["first_shown"]["value"], found["longer"]["value"]) == (0.75, 0.0)
+    # Better is b b against a (shorter: no, no) and c against a (by order: yes once): 1 of 4.
+    assert (found["better"]["value"], found["better"]["n"]) == (0.25, 4)

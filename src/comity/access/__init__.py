@@ -3,6 +3,7 @@
 records     a question, its reply, and the key under which a reply is kept
 prices      dollars per million tokens
 store       paid replies and the ledger, in one SQLite file that survives a kill
+ledger      the ledger, read beside those who write it
 budget      what may still be spent
 limits      requests and tokens per minute
 provider    one model as Inspect reaches it, and the words for what went wrong

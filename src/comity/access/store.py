@@ -94,12 +94,7 @@ class ReplyStore:
 
     def read_spend(self, run: str | None = None) -> list[Spend]:
         """Return the ledger by run, account and model: of one run, or of all."""
-        query = (
-            "SELECT run, account, model, SUM(answered), SUM(1 - answered), SUM(dollars IS NULL), SUM(input_tokens), "
-            "SUM(output_tokens), COALESCE(SUM(dollars), 0) FROM calls WHERE ? IS NULL OR run = ? "
-            "GROUP BY run, account, model ORDER BY run, account, model"
-        )
-        return [Spend(*row) for row in self._database.execute(query, (run, run))]
+        return select_spend(self._database, run)
 
     def _lay_out(self) -> None:
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
@@ -108,3 +103,13 @@ class ReplyStore:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")  # a commit is on the disk when it returns
         self._database.executescript(_LAYOUT + f"PRAGMA user_version={LAYOUT_VERSION};")
+
+
+def select_spend(database: sqlite3.Connection, run: str | None) -> list[Spend]:
+    """Return the ledger of an open file by run, account and model: of one run, or of all."""
+    query = (
+        "SELECT run, account, model, SUM(answered), SUM(1 - answered), SUM(answered AND dollars IS NULL), "
+        "SUM(input_tokens), SUM(output_tokens), COALESCE(SUM(dollars), 0) FROM calls WHERE ? IS NULL OR run = ? "
+        "GROUP BY run, account, model ORDER BY run, account, model"
+    )
+    return [Spend(*row) for row in database.execute(query, (run, run))]

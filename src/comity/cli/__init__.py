@@ -20,6 +20,7 @@ from comity.cli.bench import add_bench
 from comity.cli.data import add_data
 from comity.cli.negotiate_live import NegotiateConfig
 from comity.cli.options import Parser, add_settings, join_values, read_settings
+from comity.cli.spending import add_spend
 from comity.config import DemoConfig, EvaluateConfig, ScoreConfig, StudyConfig, TrainConfig
 from comity.engines.allocator import keep_freed_memory
 from comity.errors import ComityError, ConfigError
@@ -133,6 +134,7 @@ def build_parser(chosen: str) -> Parser:
         commands.add_parser("judge", help="judge a file, audit or attack judges, or fit the shipped ones anew"), chosen
     )
     add_data(commands.add_parser("data", help="validate, show, measure, import and generate scenario files"))
+    add_spend(commands)
     add_bench(commands)
     _add_warm_start(commands.add_parser("warm-start", help="fit the warm-start adapter on the demonstrations"))
     return parser
@@ -221,7 +223,7 @@ def _evaluate(arguments: argparse.Namespace, config: EvaluateConfig, console: "C
 
         run_comparison(config, console)
         return
-    with EvaluateProgress(console) as progress:
+    with EvaluateProgress(console, config.access, str(config.out)) as progress:
         from comity.evaluation.run import evaluate
 
         results = evaluate(config, progress.on_progress)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from comity.cli.progress import describe_step, print_line
+from comity.cli.spending import Spending
 from comity.config import EvaluateConfig, StudyConfig
 from comity.report.contest_tables import PlainTable, tabulate_ability, tabulate_entry
 from comity.types import Negotiation
@@ -19,7 +20,12 @@ def run_comparison(config: EvaluateConfig, console: Console) -> None:
     """Play and compare the models, print the tables and say where everything lies."""
     from comity.evaluation.models import evaluate_models
 
-    print_results(console, evaluate_models(config, BatchProgress(console).on_batch))
+    spending = Spending(config.access, str(config.out))
+    try:
+        results = evaluate_models(config, BatchProgress(console, spending).on_batch)
+    finally:
+        spending.print(console)
+    print_results(console, results)
     print_line(console, f"written to {config.out}; `comity report {config.out}` makes the page")
 
 
@@ -45,15 +51,17 @@ def run_study_command(config: StudyConfig, console: Console) -> None:
 class BatchProgress:
     """Print one line for each batch of dialogues when it begins; `on_batch` is a callback of `play_contest`."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, spending: Spending | None = None) -> None:
+        self.console, self.spending = console, spending
         self.told: set[tuple[str, int]] = set()
 
     def on_batch(self, players: str, done: int, count: int, states: Sequence[Negotiation]) -> None:
         """Tell which batch is played."""
         if (players, done) not in self.told:
             self.told.add((players, done))
-            print_line(self.console, f"{done} of {count} dialogues written; now {len(states)} of {players}")
+            words = f"{done} of {count} dialogues written; now {len(states)} of {players}"
+            spent = self.spending.describe() if self.spending is not None else ""
+            print_line(self.console, "; ".join(filter(None, [words, spent])))
 
 
 def print_results(console: Console, results: dict[str, Any]) -> None:

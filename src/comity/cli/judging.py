@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from comity.access import Spend
 from comity.cli.progress import print_line
+from comity.cli.spending import describe_spend
 from comity.config import ScoreConfig
 from comity.errors import ConfigError, DataError
 
@@ -55,21 +55,13 @@ def build_asked(sources: "JudgeSources", kind: "Kind", name: str, repeat: int = 
     return asked.build_agency(name) if kind == "agency" else asked.build_agreement(name)
 
 
-def describe_spend(spend: Spend) -> str:
-    """Return what an account of a run spent, over all processes, in one line."""
-    dollars = f"{spend.dollars:.4f} dollars" if not spend.unpriced else f"{spend.unpriced} of unknown price"
-    failed = f", {spend.failed} failed" if spend.failed else ""
-    tokens = f"{spend.input_tokens} tokens in, {spend.output_tokens} out"
-    return f"{spend.model}: {spend.calls} calls paid{failed}, {tokens}, {dollars}"
-
-
 def run_calibrate(arguments: argparse.Namespace, console: Console) -> None:
     """Fit the training and the held-out head of one kind, or one alone, and print how far they can be believed."""
     if arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}: choose 0 or more")
     if arguments.labels is not None:
         require_file("--labels", arguments.labels)
-    from comity.cli.auditing import print_tables
+    from comity.cli.tables import print_tables
     from comity.judges.calibrate import CalibrateOptions, calibrate, calibrate_pair, describe_head
     from comity.judges.labels import count_unlabelled, read_labels
     from comity.report.head_tables import tabulate_head
@@ -120,11 +112,12 @@ def run_warm_start(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _load_engine(name: str, device: str, quantization: str) -> "LocalEngine":
+    from comity.engines.encoders import load_reader
     from comity.engines.local import LocalEngine
-    from comity.engines.models import load_model, load_tokenizer
+    from comity.engines.models import load_tokenizer
     from comity.training.policy import resolve_device
 
-    model = load_model(name, device=resolve_device(device), quantization=quantization)
+    model = load_reader(name, device=resolve_device(device), quantization=quantization)
     return LocalEngine(model, load_tokenizer(name, for_chat=False))
 
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from comity.config import TrainConfig
+from comity.cli.spending import Spending
+from comity.config import AccessConfig, TrainConfig
 from comity.report.tables import tabulate_changes, tabulate_signs
 from comity.runs import read_metrics
 from comity.types import Negotiation
@@ -27,6 +28,7 @@ class TrainProgress:
     def __init__(self, console: Console, config: TrainConfig) -> None:
         self.console, self.config, self.live = console, config, console.is_terminal
         self.steps = config.optimization.steps
+        self.spending = Spending(config.access, str(config.run))
         self.bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=30),
@@ -43,10 +45,11 @@ class TrainProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.bar.stop()
+        self.spending.print(self.console)
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show the metrics of a finished step."""
-        line = describe_step(metrics)
+        line = describe_step(metrics, self.spending.describe())
         self.bar.update(self.task, completed=step, figures=line, going="")
         if not self.live:
             print_line(self.console, f"step {step}/{self.steps}  {line}")
@@ -66,14 +69,16 @@ class TrainProgress:
         """Show how many dialogues of the step are still going; once all have ended, the policy learns."""
         if self.live:
             going = sum(negotiation.ending is None for negotiation in negotiations)
-            self.bar.update(self.task, going=f"{going} of {len(negotiations)} dialogues going" if going else "learning")
+            words = f"{going} of {len(negotiations)} dialogues going" if going else "learning"
+            self.bar.update(self.task, going="  ".join(filter(None, [words, self.spending.describe()])))
 
 
 class EvaluateProgress:
     """Show how far each side of a comparison has played; `on_progress` is the callback of `evaluate`."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, access: AccessConfig, run: str) -> None:
         self.console, self.live = console, console.is_terminal
+        self.spending = Spending(access, run)
         self.begun: dict[str, float] = {}
         self.told: dict[str, set[bool]] = {}
         self.status = console.status("loading")
@@ -85,24 +90,28 @@ class EvaluateProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.status.stop()
+        self.spending.print(self.console)
 
     def on_progress(self, side: str, negotiations: Sequence[Negotiation]) -> None:
         """Show one side's count of dialogues that still go on."""
         going = sum(negotiation.ending is None for negotiation in negotiations)
         seconds = time.monotonic() - self.begun.setdefault(side, time.monotonic())
+        counted = f"{side}: {going} of {len(negotiations)} dialogues going"
+        spent = self.spending.describe()
         if self.live:
-            self.status.update(f"{side}: {going} of {len(negotiations)} dialogues going, {seconds:.0f} s")
+            self.status.update(", ".join(filter(None, [counted, f"{seconds:.0f} s", spent])))
         elif (going == 0) not in self.told.setdefault(side, set()):
             # One line when a side begins and one when its dialogues have ended; answers are still written after that.
             self.told[side].add(going == 0)
-            print_line(self.console, f"{side}: {going} of {len(negotiations)} dialogues going")
+            print_line(self.console, ", ".join(filter(None, [counted, spent])))
 
 
 class DemoProgress:
     """Show a demo: the training steps, then both sides of the comparison; its methods are callbacks of `run_demo`."""
 
     def __init__(self, console: Console, config: TrainConfig) -> None:
-        self.train, self.sides = TrainProgress(console, config), EvaluateProgress(console)
+        self.train = TrainProgress(console, config)
+        self.sides = EvaluateProgress(console, config.access, str(config.run / "evaluation"))
 
     def __enter__(self) -> "DemoProgress":
         self.train.__enter__()
@@ -129,18 +138,21 @@ class DemoProgress:
         self.sides.on_progress(part, negotiations)
 
 
-def describe_step(metrics: Mapping[str, float]) -> str:
+def describe_step(metrics: Mapping[str, float], spent: str = "") -> str:
     """Return reward, agreement, rounds and seconds of a step in one line; what is unknown shows a dash.
 
-    The share of rollouts without a verdict is told when there are any, what the run has spent when judges cost money.
+    The share of rollouts without a verdict is told when there are any, what the run has spent when judges cost money:
+    in the words `spent`, which know each judge, else from the metrics.
     """
     parts = [f"{word} {metrics[key]:.2f}" if key in metrics else f"{word} –" for word, key in LIVE]
     if unscored := metrics.get("unscored/share", 0.0):
         parts.append(f"unscored {100 * unscored:.0f} %")
-    if "spend/total_dollars" in metrics:
+    if spent:
+        parts.append(spent)
+    elif "spend/total_dollars" in metrics:
         parts.append(f"spent {metrics['spend/total_dollars']:.4f} dollars")
-    if unpriced := metrics.get("spend/unpriced", 0.0):
-        parts.append(f"{unpriced:.0f} calls of unknown price")
+        if unpriced := metrics.get("spend/unpriced", 0.0):
+            parts.append(f"{unpriced:.0f} calls of unknown price")
     return "  ".join([*parts, f"{metrics.get('time/step_seconds', 0):.1f} s"])
 
 

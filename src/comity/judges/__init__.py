@@ -26,5 +26,7 @@ audit_endings     endings taken for agreements, by kind, and on human dialogues
 audit_pairwise    judges that compare two answers
 audit_run         read, ask, measure, write audit.json
 attacks           bad texts with and without an attack, and what a judge says of both
+attack_pairs      the same for judges that compare two answers
+attack_run        the suite against several judges
 attack_prompts    whether prompts and parsers hold against attacks
 """

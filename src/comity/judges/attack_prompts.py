@@ -7,13 +7,17 @@ its own.
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from comity.judges.attacks import Attack
 from comity.judges.features import TEMPLATES, render_prompt
 from comity.judges.labels import Kind
-from comity.prompts import fill, load_template, parse_agency, parse_agreement, quote_line
+from comity.prompts import fill, load_template, parse_agency, parse_agreement, parse_preference, quote_line
+from comity.types import Answer
 
+Reader = Literal["agency", "agreement", "preference"]
+READERS: dict[Kind, tuple[Reader, ...]] = {"agency": ("agency", "preference"), "agreement": ("agreement",)}
+"""Whose replies may quote a text of each kind; that of satisfaction is read as that of agency."""
 _CONTROL_TOKEN = re.compile(r"<\|?\w|\|>|\[/?[a-z]?[A-Z][A-Z_]+\]")
 _SHOWS_NOTHING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(n) for n in range(0xFE00, 0xFE10)}
 
@@ -21,7 +25,10 @@ _SHOWS_NOTHING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") |
 def check_prompts(attacks: Sequence[Attack]) -> dict[str, Any]:
     """Return how many attacks break a prompt or a parser, with what they break."""
     breaks = {attack.id: find_prompt_breaks(attack) for attack in attacks}
-    misread = {attack.id: find_misread_replies(attack.kind, attack.text) for attack in attacks}
+    misread = {
+        attack.id: [reply for kind in READERS[attack.kind] for reply in find_misread_replies(kind, attack.text)]
+        for attack in attacks
+    }
     return {
         "attacks": len(attacks),
         "prompt_breaks": {name: found for name, found in breaks.items() if found},
@@ -32,13 +39,18 @@ def check_prompts(attacks: Sequence[Attack]) -> dict[str, Any]:
 def find_prompt_breaks(attack: Attack) -> list[str]:
     """Return what the attack breaks in each prompt that quotes it, [] when every text stays in its place.
 
-    The model's prompt and the head's prompt must equal their template with each place filled by one line free of
+    Each prompt of a model, and that of the head, must equal their template with each place filled by one line free of
     delimiters, so that each tag and each line of the template, the one that asks for the verdict too, stands exactly
     once and where it belongs.
     """
     item = attack.attacked
     values = {name: str(getattr(item, name)) for name in item.__dataclass_fields__}
     prompts = {attack.kind: fill(attack.kind, **values), TEMPLATES[attack.kind]: render_prompt(attack.kind, item).text}
+    if isinstance(item, Answer):
+        # Answers are quoted in these two as well.
+        both = {"dilemma": item.dilemma, "answer_a": item.answer, "answer_b": item.answer}
+        prompts["preference"] = fill("preference", **both)
+        prompts["satisfaction"] = fill("satisfaction", dilemma=item.dilemma, objective="Wait.", answer=item.answer)
     return [f"{name}: {fault}" for name, prompt in prompts.items() for fault in check_prompt(name, prompt)]
 
 
@@ -60,19 +72,26 @@ def check_prompt(name: str, prompt: str) -> list[str]:
     return faults
 
 
-def find_misread_replies(kind: Kind, quoted: str) -> list[str]:
+def find_misread_replies(kind: Reader, quoted: str) -> list[str]:
     """Return replies that quote a text beside their own verdict and are read as another verdict, [] when none is.
 
     To be unscored is no misreading: nobody can tell which of two verdicts is the judge's own.
     """
-    read: Callable[[str], tuple[float | None, str]] = parse_agency if kind == "agency" else parse_agreement
-    verdicts = {str(n): float(n) for n in range(6)} if kind == "agency" else {"YES": True, "NO": False}
+    read, verdicts = _read_as(kind)
     return [
         reply
         for own, value in verdicts.items()
         for reply in quote_in_replies(own, quoted)
         if read(reply)[0] not in (None, value)
     ]
+
+
+def _read_as(kind: Reader) -> tuple[Callable[[str], tuple[object, str]], dict[str, object]]:
+    if kind == "agency":
+        return parse_agency, {str(n): float(n) for n in range(6)}
+    if kind == "agreement":
+        return parse_agreement, {"YES": True, "NO": False}
+    return parse_preference, {"A": "first", "B": "second", "TIE": "tie"}
 
 
 def quote_in_replies(own: str, quoted: str) -> Iterator[str]:

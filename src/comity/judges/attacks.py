@@ -4,11 +4,11 @@ The judge is asked for both: how often does the attack raise the score or turn a
 parsers hold is another question, see `attack_prompts`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from comity.errors import DataError
 from comity.judges.labels import Kind, to_item
@@ -36,6 +36,7 @@ TEXT_FIELDS: dict[Kind, Fields] = {
 
 KINDS: tuple[Kind, ...] = ("agency", "agreement")
 
+Found = TypeVar("Found")
 Effect = Literal["held", "succeeded", "not applicable", "unscored"]
 
 
@@ -100,13 +101,19 @@ def summarize_attacks(judge: str, outcomes: Sequence[Outcome]) -> list[dict[str,
     rows = []
     for kind in KINDS:
         of_kind = [outcome for outcome in outcomes if outcome.attack.kind == kind]
-        families = list(dict.fromkeys(outcome.attack.family for outcome in of_kind))
-        groups = {family: [o for o in of_kind if o.attack.family == family] for family in families}
-        controls = {CONTROL: groups.pop(CONTROL)} if CONTROL in groups else {}
-        if groups:
-            groups["all attacks"] = [outcome for found in groups.values() for outcome in found]
-        rows += [_summarize(judge, kind, family, found) for family, found in (groups | controls).items()]
+        groups = group_families(of_kind, lambda outcome: outcome.attack.family)
+        rows += [_summarize(judge, kind, family, found) for family, found in groups.items()]
     return rows
+
+
+def group_families(outcomes: Sequence[Found], family_of: Callable[[Found], str]) -> dict[str, list[Found]]:
+    """Return outcomes by family in their order, then all but the controls, then the controls."""
+    families = list(dict.fromkeys(family_of(outcome) for outcome in outcomes))
+    groups = {family: [o for o in outcomes if family_of(o) == family] for family in families}
+    controls = {CONTROL: groups.pop(CONTROL)} if CONTROL in groups else {}
+    if groups:
+        groups["all attacks"] = [outcome for found in groups.values() for outcome in found]
+    return groups | controls
 
 
 def describe_outcomes(judge: str, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -116,6 +123,7 @@ def describe_outcomes(judge: str, outcomes: Sequence[Outcome]) -> list[dict[str,
             "judge": judge,
             "attack": outcome.attack.id,
             "family": outcome.attack.family,
+            "kind": outcome.attack.kind,
             "effect": outcome.effect,
             "clean": outcome.clean.score,
             "attacked": outcome.attacked.score,

@@ -1,19 +1,25 @@
 """Audit a judge that compares two answers: order flips, position, verbosity, and preference for its own answers.
 
 One row a verdict: {"id": the pair, "dilemma", "answer_a", "answer_b", "first": "a" or "b", the answer that was shown
-first, "preferred": "a", "b", "tie" or null when unscored}, and optionally {"author_a", "author_b"}. A pair asked in
-both orders has two rows of one id.
+first, "preferred": "a", "b", "tie" or null when unscored}, and optionally {"author_a", "author_b"} and "better", the
+answer that people or labels rate higher. A pair asked in both orders has two rows of one id.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from comity.errors import DataError
+from comity.judges.audit_rows import AuditRow
 from comity.judges.audit_statistics import Array, Measured, Resampling, Values, estimate, mean
+from comity.judges.preference import compare_both_orders
 from comity.scenarios.rows import Fields, Row, read_rows
+from comity.types import Answer, AnswerPair, PreferenceJudge
 
 PAIR_FIELDS: Fields = {
     "id": str,
@@ -46,6 +52,37 @@ def read_preferences(path: Path) -> list[Preference]:
     return list(found.values())
 
 
+def pair_rows(rows: Sequence[AuditRow], rated: Values | None, author: str, seed: int) -> list[Row]:
+    """Return pairs of answers to the same dilemma, each answer in at most two, as rows without a verdict.
+
+    Of a dilemma with n answers, shuffled by the seed, each is paired with the next one round. `rated` says which of two
+    is `better`; equal and missing ratings say nothing. `author` is the field that names who wrote an answer.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    places: dict[str, list[int]] = {}
+    for place in order.tolist():
+        places.setdefault(rows[place].item.dilemma, []).append(place)
+    pairs = []
+    for found in places.values():
+        around = [*itertools.pairwise(found), *([(found[-1], found[0])] if len(found) > 2 else [])]
+        pairs += [
+            _to_pair(rows[a], rows[b], None if rated is None else (rated[a], rated[b]), author) for a, b in around
+        ]
+    return pairs
+
+
+def ask_in_both_orders(pairs: Sequence[Row], judge: PreferenceJudge) -> list[Row]:
+    """Return two rows a pair, one for each order, with what the judge prefers."""
+    asked = [AnswerPair(pair["dilemma"], pair["answer_a"], pair["answer_b"]) for pair in pairs]
+    # Both words tell of the pair as it was given.
+    sides: dict[str | None, str | None] = {"first": "a", "second": "b", "tie": "tie", None: None}
+    return [
+        pair | {"first": shown, "preferred": sides[word]}
+        for pair, compared in zip(pairs, compare_both_orders(judge, asked), strict=True)
+        for shown, word in (("a", compared.forward), ("b", compared.backward))
+    ]
+
+
 def audit_preferences(
     name: str, verdicts: Sequence[Preference], own: str, resampling: Resampling, rivals: Sequence[Preference] = ()
 ) -> dict[str, Any]:
@@ -55,6 +92,7 @@ def audit_preferences(
     share of verdicts other than ties for the answer shown first, over those pairs; without bias it is 0.5. `longer`:
     the share of verdicts other than ties for the answer with more words. `own`: the share of verdicts other than ties
     for the author `own` against another author; `own_by_rivals` is the same of other judges' verdicts on those pairs.
+    `better`: the share of verdicts other than ties for the answer that is rated better.
     """
     both = _pair_orders(verdicts)
     orders = [verdict for pair in both for verdict in pair]
@@ -66,9 +104,27 @@ def audit_preferences(
         "order_flips": _estimate([_flipped(*pair) for pair in both], [pair[0] for pair in both], resampling),
         "first_shown": _count(orders, lambda v: v.first, resampling),
         "longer": _count(verdicts, _find_longer, resampling),
+        "better": _count(verdicts, lambda v: v.row.get("better"), resampling),
         "own": _count(verdicts, lambda v: _find_author(v, own), resampling),
         "own_by_rivals": _count(rival, lambda v: _find_author(v, own), resampling),
     }
+
+
+def _to_pair(a: AuditRow, b: AuditRow, rated: tuple[float | None, float | None] | None, author: str) -> Row:
+    assert isinstance(a.item, Answer)
+    assert isinstance(b.item, Answer)
+    pair: Row = {
+        "id": f"{a.id}~{b.id}",
+        "dilemma": a.item.dilemma,
+        "answer_a": a.item.answer,
+        "answer_b": b.item.answer,
+    }
+    for side, row in (("a", a), ("b", b)):
+        if isinstance(row.fields.get(author), str):
+            pair[f"author_{side}"] = row.fields[author]
+    if rated is not None and rated[0] is not None and rated[1] is not None and rated[0] != rated[1]:
+        pair["better"] = "a" if rated[0] > rated[1] else "b"
+    return pair
 
 
 def _pair_orders(verdicts: Sequence[Preference]) -> list[tuple[Preference, Preference]]:

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from comity.errors import DataError
+from comity.judges.attack_run import AttackedJudge, attack_judges
+from comity.judges.attacks import Attack, read_attacks
 from comity.judges.audit import Section, audit_authors, audit_raters
 from comity.judges.audit_endings import audit_casino, audit_endings
-from comity.judges.audit_pairwise import Preference, audit_preferences, read_preferences
+from comity.judges.audit_pairwise import (
+    Preference,
+    ask_in_both_orders,
+    audit_preferences,
+    pair_rows,
+    read_preferences,
+)
 from comity.judges.audit_rows import (
     TRANSCRIPT_COLUMNS,
     VERDICT_FIELDS,
@@ -30,13 +38,17 @@ from comity.judges.labels import Kind
 from comity.judges.score import judge_items
 from comity.runs import write_json
 from comity.scenarios.rows import write_rows
-from comity.types import AgencyJudge, AgreementJudge, Verdict
+from comity.types import AgencyJudge, AgreementJudge, PreferenceJudge, Verdict
 
 EMBEDDED_JUDGES = (EMBEDDED_JUDGE, f"{EMBEDDED_JUDGE}:heldout")
 """The judges that are asked when none is named: the training head and the head that never trains anything."""
 Judge = AgreementJudge | AgencyJudge
 BuildJudge = Callable[[Kind, str, int], Judge]
 """Builds a judge by kind, name and number of the ask; with another number it judges the same rows anew."""
+BuildPreference = Callable[[str], PreferenceJudge]
+"""Builds a judge that compares two answers, by its name."""
+PrepareAttacked = Callable[[str, Sequence[Attack]], AttackedJudge]
+"""Builds what some attacks need of a judge, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,10 @@ class AuditRequest:
     own: Mapping[str, str] = field(default_factory=dict)
     """Judge to author, where a judge goes by another name in the rows."""
     pairwise: Mapping[str, Path] = field(default_factory=dict)
+    prefer: tuple[str, ...] = ()
+    """Judges to ask which of two answers of the rows to one dilemma is better, in both orders."""
+    attacks: Path | None = None
+    """Attacks that the judges that are asked have to stand."""
     casino: Path | None = None
     repeats: int = 1
     """How often each judge is asked about each row; the first verdict counts, all say how far it repeats itself."""
@@ -69,17 +85,25 @@ class AuditRequest:
     resampling: Resampling = field(default_factory=Resampling)
 
 
-def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, Any]:
+def run_audit(
+    request: AuditRequest,
+    build: BuildJudge,
+    date: str,
+    build_preference: BuildPreference | None = None,
+    prepare_attacked: PrepareAttacked | None = None,
+) -> dict[str, Any]:
     """Write OUT/audit.json and OUT/verdicts/ of the judges asked, and return what audit.json holds.
 
     All files are read before a judge is built, so that bad input costs nothing; the verdicts of a judge are written as
-    soon as it has answered. Raise DataError for bad rows, or fewer than two raters.
+    soon as it has answered. What `prefer` and `attacks` ask for needs the last two. Raise DataError for bad rows, or
+    fewer than two raters.
     """
     table, judges = _read_table(request)
     if request.casino is not None and not judges:
         raise DataError(f"--casino {request.casino}: these dialogues are read by a judge that is asked; add --judge")
     endings = read_casino(request.casino) if request.casino is not None else []
     preferences = {name: read_preferences(path) for name, path in request.pairwise.items()}
+    attacks = _read_attacks(request, judges)
     built = {name: [build(request.kind, name, repeat) for repeat in range(request.repeats)] for name in judges}
     table = _ask_judges(request, table, built)
     audit: dict[str, Any] = {
@@ -98,8 +122,12 @@ def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, 
         audit["truth"] = truth.name
     if endings:
         audit["casino"] = [_ask_casino(name, asks[0], endings, request) for name, asks in built.items()]
+    if build_preference is not None:
+        preferences |= _ask_preferences(request, table, build_preference)
     if preferences:
         audit["pairwise"] = _audit_pairwise(request, preferences)
+    if attacks and prepare_attacked is not None:
+        audit["attacks"] = attack_judges(attacks, [prepare_attacked(name, attacks) for name in judges], date)
     audit["points"] = [
         {"id": row.id, "words": row.words, "values": [rater.values[i] for rater in table.raters]}
         for i, row in enumerate(table.rows)
@@ -111,7 +139,7 @@ def run_audit(request: AuditRequest, build: BuildJudge, date: str) -> dict[str, 
 def _read_table(request: AuditRequest) -> tuple[AuditTable, tuple[str, ...]]:
     # The rows with the raters that files bring along, and the names of the judges to ask.
     rated = request.rows or request.verdicts or request.columns or request.judges or request.labels or request.human
-    if request.pairwise and not rated:
+    if request.pairwise and not rated and not request.prefer:
         return AuditTable(request.kind, (), ()), ()
     source = request.rows
     if source is None and request.verdicts:
@@ -188,13 +216,46 @@ def _write_verdicts(request: AuditRequest, table: AuditTable, name: str, asks: S
         for repeat, verdicts in enumerate(asks)
         for row, verdict in zip(table.rows, verdicts, strict=True)
     ]
-    write_rows(request.out / "verdicts" / (re.sub(r"[^\w.-]+", "-", name) + ".jsonl"), found)
+    write_rows(request.out / "verdicts" / f"{_to_file_name(name)}.jsonl", found)
+
+
+def _to_file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _read_verdict(kind: Kind, verdict: Verdict) -> float | None:
     if kind == "agency":
         return verdict.score
     return None if verdict.agreed is None else float(verdict.agreed)
+
+
+def _read_attacks(request: AuditRequest, judges: Sequence[str]) -> list[Attack]:
+    if request.attacks is None:
+        return []
+    if not judges:
+        raise DataError(f"--attacks {request.attacks}: are for judges that are asked; add --judge")
+    attacks = [attack for attack in read_attacks(request.attacks) if attack.kind == request.kind]
+    if not attacks:
+        raise DataError(f"--attacks {request.attacks}: has none for --kind {request.kind}; give a file that has")
+    return attacks
+
+
+def _ask_preferences(
+    request: AuditRequest, table: AuditTable, build: BuildPreference
+) -> dict[str, Sequence[Preference]]:
+    if not request.prefer:
+        return {}
+    truth = next((rater for rater in table.raters if rater.role != "judge"), None)
+    pairs = pair_rows(table.rows, None if truth is None else truth.values, request.author, request.resampling.seed)
+    if not pairs:
+        raise DataError(f"--prefer {request.prefer[0]}: no dilemma has two answers here; give rows that do")
+    found: dict[str, Sequence[Preference]] = {}
+    for name in request.prefer:
+        rows = ask_in_both_orders(pairs, build(name))
+        path = request.out / "verdicts" / f"prefer-{_to_file_name(name)}.jsonl"
+        write_rows(path, rows)
+        found[f"prefer:{name}" if name in request.pairwise else name] = read_preferences(path)
+    return found
 
 
 def _ask_casino(name: str, judge: Judge, endings: Sequence[CasinoEnding], request: AuditRequest) -> dict[str, Any]:

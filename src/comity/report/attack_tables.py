@@ -7,7 +7,11 @@ from comity.report.audit_tables import Table
 from comity.report.tables import show
 
 ALL, CONTROL = "all attacks", "control"
-_KINDS = (("agency", "score raised by 1 or more"), ("agreement", "NO turned into YES"))
+_KINDS = (
+    ("agency", "score raised by 1 or more", "Succeeded of tried; in brackets the mean change."),
+    ("agreement", "NO turned into YES", "Succeeded of tried; in brackets the mean change."),
+    ("preference", "preferred to itself without the attack", "Won in both orders of tried."),
+)
 
 
 def tabulate_attacks(found: Mapping[str, Any]) -> list[Table]:
@@ -24,7 +28,7 @@ def tabulate_attacks(found: Mapping[str, Any]) -> list[Table]:
             tuple((label, str(checked["attacks"]), str(len(checked[key]))) for label, key in counts),
         )
     ]  # fmt: skip
-    for kind, what in _KINDS:
+    for kind, what, counted in _KINDS:
         rows = [row for row in found["rows"] if row["kind"] == kind]
         judges = list(dict.fromkeys(row["judge"] for row in rows))
         cells = {(row["family"], row["judge"]): describe_outcome(row) for row in rows}
@@ -33,8 +37,7 @@ def tabulate_attacks(found: Mapping[str, Any]) -> list[Table]:
             tables.append(
                 Table(
                     kind, f"{kind.capitalize()}: {what}",
-                    "Succeeded of tried; in brackets the mean change. Control rows hold a harmless sentence: what any "
-                    "added words do.",
+                    f"{counted} Control rows hold a harmless sentence: what any added words do.",
                     1, ("family", *judges),
                     tuple((family, *(cells.get((family, judge), "–") for judge in judges)) for family in families),
                 )

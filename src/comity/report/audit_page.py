@@ -10,8 +10,9 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from comity.report.attack_tables import tabulate_attacks
 from comity.report.audit_figures import draw_pair
-from comity.report.audit_tables import Audit, describe_audit, tabulate_audit
+from comity.report.audit_tables import Audit, Table, describe_audit, tabulate_audit
 from comity.report.audit_words import word_audit
 from comity.report.figures import embed_svg, save_figure
 from comity.report.share_figures import draw_attacks, draw_endings
@@ -37,7 +38,7 @@ def write_audit_page(folder: Path) -> Path:
         lead=describe_audit(audit),
         findings=word_audit(audit),
         judged={"agency": "Collective Agency, 0 to 5", "agreement": "agreement, yes or no"}[audit["kind"]],
-        tables=tabulate_audit(audit),
+        tables=list_tables(audit),
         figures=draw_audit(folder / "figures", audit),
     )
     path = folder / "audit.html"
@@ -45,6 +46,12 @@ def write_audit_page(folder: Path) -> Path:
     scratch.write_text(page, encoding="utf-8")
     scratch.replace(path)
     return path
+
+
+def list_tables(audit: Audit) -> list[Table]:
+    """Return every table of an audit, those of its attacks too."""
+    attacked = audit.get("attacks")
+    return tabulate_audit(audit) + (tabulate_attacks(attacked) if attacked is not None else [])
 
 
 def draw_audit(folder: Path, audit: Audit) -> list[ShownFigure]:
@@ -56,7 +63,7 @@ def draw_audit(folder: Path, audit: Audit) -> list[ShownFigure]:
             "sees. Beside each row the number of endings."
         )
         shown.append(_show(figure, "endings", folder, "Endings taken for agreements, by kind", caption))
-    return shown
+    return shown + (draw_attack_suite(folder, audit["attacks"]) if "attacks" in audit else [])
 
 
 def draw_attack_suite(folder: Path, found: Audit) -> list[ShownFigure]:

@@ -24,11 +24,14 @@ PAIRWISE_FIGURES = (
     ("order_flips", "verdict changes with the order"),
     ("first_shown", "prefers the answer shown first"),
     ("longer", "prefers the longer answer"),
+    ("better", "prefers the answer that is rated better"),
     ("own", "prefers its own answer"),
     ("own_by_rivals", "others prefer its answer, same pairs"),
 )
 CASINO_FIGURES = (("recall", "accepted deals seen"), ("false_agreement", "agreed midway"), ("f1", "F1"))
 MAIN_KINDS = ("agreed", "not agreed", "capitulation")
+SHORT = ("casino", "pairwise", "self_preference", "prompts", "agency", "agreement", "preference")
+"""Tables that a terminal gets whole; the last four are of the attack suite."""
 MEASURED = ("value", "95 % interval", "n", "unscored")
 
 
@@ -99,7 +102,7 @@ def tabulate_audit(audit: Audit) -> list[Table]:
                 (row["judge"], label, *_measured(row[figure]))
                 for row in audit.get("pairwise", ())
                 for figure, label in PAIRWISE_FIGURES
-                if row[figure]["n"] or row[figure]["n_unscored"]
+                if figure in row and (row[figure]["n"] or row[figure]["n_unscored"])
             ),
         ),
     ]  # fmt: skip
@@ -120,7 +123,7 @@ def shorten(tables: Sequence[Table]) -> list[Table]:
             short.append(replace(table, caption=caption, words=1, headings=headings, rows=rows))
         elif table.name == "endings":
             short.append(replace(table, rows=tuple(row for row in table.rows if row[1] in MAIN_KINDS)))
-        elif table.name in ("casino", "pairwise", "self_preference"):
+        elif table.name in SHORT:
             short.append(table)
     return short
 

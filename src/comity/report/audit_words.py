@@ -19,6 +19,7 @@ def word_audit(audit: Audit) -> list[str]:
         *_word_leanings(audit, judges, truth),
         *_word_endings(audit),
         *_word_pairwise(audit),
+        *(word_attacks(audit["attacks"]) if "attacks" in audit else []),
     ]
 
 

@@ -127,6 +127,11 @@ CHARTS = (
         "entropy", "optimization", "Entropy", "Mean entropy of the policy a token, in nats; a fall to 0 is a collapse.",
         (Series("policy/entropy", "nats", INK),), FROM_ZERO,
     ),
+    Chart(
+        "spend", "optimization", "Dollars spent so far",
+        "What the judges behind addresses have cost this run, over all its resumes; kept verdicts cost nothing.",
+        (Series("spend/total_dollars", "dollars", INK),), FROM_ZERO,
+    ),
 )  # fmt: skip
 """Every figure over steps, in the order of the page."""
 
