@@ -59,7 +59,8 @@ def test_a_running_command_tells_what_each_judge_cost(path, capsys):
     ]
 
 
-def test_the_command_shows_all_runs_or_one(path, capsys):
+def test_the_command_shows_all_runs_or_one(path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(["spend", "--cache", path]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["one", "agency", "m", "2", "0", "1,100", "4", "0.7500"] in lines

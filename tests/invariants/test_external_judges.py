@@ -158,6 +158,7 @@ def test_a_run_stops_at_its_cap_and_goes_on_with_a_higher_one(tmp_path, tiny_fol
     assert sum(row["spend/dollars"] for row in read_metrics(whole)) == pytest.approx(cost)
     assert sum(row["spend/calls"] for row in read_metrics(whole)) == len(prompts)
     run = tmp_path / "run"
+    capsys.readouterr()  # what the whole run told
     with serve(lambda call: judge(call.prompt)) as server:
         server.point(monkeypatch)
         # At most 16 tokens come back, so little is set aside for a verdict.

@@ -102,7 +102,8 @@ def run_audit(
     if request.casino is not None and not judges:
         raise DataError(f"--casino {request.casino}: these dialogues are read by a judge that is asked; add --judge")
     endings = read_casino(request.casino) if request.casino is not None else []
-    preferences = {name: read_preferences(path) for name, path in request.pairwise.items()}
+    preferences: dict[str, Sequence[Preference]] = {}
+    preferences |= {name: read_preferences(path) for name, path in request.pairwise.items()}
     attacks = _read_attacks(request, judges)
     built = {name: [build(request.kind, name, repeat) for repeat in range(request.repeats)] for name in judges}
     table = _ask_judges(request, table, built)
