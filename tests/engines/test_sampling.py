@@ -59,7 +59,7 @@ def test_a_nucleus_by_hand():
 
 
 @pytest.mark.parametrize("size", [600, 3000])
-def test_a_nucleus_wider_than_the_prefilter_is_exact(size):
+def test_a_nucleus_wider_than_the_prefilters_is_exact(size):
     rng = np.random.default_rng(1)
     logits = np.log(np.arange(size, 0, -1))[rng.permutation(size)]  # nearly flat: 95 % needs over 256 tokens
     kept, probability = exact_nucleus(logits, 1.0, 0.95)
@@ -73,8 +73,8 @@ def test_a_nucleus_wider_than_the_prefilter_is_exact(size):
     torch.testing.assert_close(logprob_B, expected[token_B].float(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("prefilter", [1, 3, 7, 40])
-def test_the_prefilter_changes_nothing(monkeypatch, prefilter):
+@pytest.mark.parametrize(("prefilter", "wider"), [(1, 2), (1, 9), (3, 1000), (7, 20), (40, 50)])
+def test_the_prefilters_change_nothing(monkeypatch, prefilter, wider):
     rng = np.random.default_rng(2)
     logits_BV = torch.tensor(rng.normal(size=(200, 40)) * 2, dtype=torch.float32)
     temperature_B = torch.tensor(rng.choice([0.0, 0.3, 1.0, 2.0], 200), dtype=torch.float32)
@@ -82,6 +82,7 @@ def test_the_prefilter_changes_nothing(monkeypatch, prefilter):
     uniform_B = torch.tensor(rng.random(200), dtype=torch.float32)
     whole = sample_tokens(logits_BV, temperature_B, top_p_B, uniform_B)
     monkeypatch.setattr(sampling, "PREFILTER", prefilter)
+    monkeypatch.setattr(sampling, "WIDER", wider)
     narrow = sample_tokens(logits_BV, temperature_B, top_p_B, uniform_B)
     assert narrow[0].tolist() == whole[0].tolist()
     assert torch.equal(narrow[1], whole[1])

@@ -1,14 +1,12 @@
 """The peak of resident memory of this process from a moment on, and how busy others kept the machine meanwhile."""
 
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
 
@@ -26,13 +24,9 @@ def reset_peak() -> bool:
 
 def read_peak_gb() -> float:
     """Return the largest resident memory since the last reset, in GB (1e9 bytes)."""
-    if STATUS.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="ascii"))
-        if found:
-            return int(found.group(1)) * 1024 / 1e9
-    from comity.training.clock import peak_memory_gb
+    from comity.training.clock import peak_resident_gb
 
-    return peak_memory_gb()
+    return peak_resident_gb()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The local engine: batched generation and encoding with one transformers model on CPU or CUDA."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from comity.engines.encoders import is_encoder, layers_of
 from comity.engines.generate import Drawn, OnDraw, generate
-from comity.engines.merging import adapters_off, merged_adapter
+from comity.engines.llama import Llama, open_llama
+from comity.engines.llama_pass import pass_packed
+from comity.engines.merging import adapters_off
+from comity.engines.packing import pack_shared
 from comity.types import Completion, Message, Request
 
 OnText = Callable[[int, str], None]
@@ -56,8 +59,7 @@ class LocalEngine:
         self, requests: Sequence[Request], prompts: Sequence[NDArray[np.int32]], on_draw: OnDraw | None = None
     ) -> list[Completion]:
         stops = self.stop_ids
-        with merged_adapter(self.model):
-            drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops, on_draw)
+        drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops, on_draw)
         return [
             _completion(self, prompt, tokens, logprobs, stops)
             for prompt, (tokens, logprobs) in zip(prompts, drawn, strict=True)
@@ -135,6 +137,9 @@ def _encode_batch(
     layers: Sequence[int],
     pool: Callable[[Tensor, Tensor], Tensor],
 ) -> NDArray[np.float32]:
+    llama = open_llama(engine.model)
+    if llama is not None:
+        return _encode_packed(llama, ids, layers, pool)
     longest = max(map(len, ids))
     pad = engine.tokenizer.pad_token_id
     device = engine.model.device
@@ -162,6 +167,28 @@ def _encode_batch(
     finally:
         for handle in handles:
             handle.remove()
+    return _stack(pooled, layers)
+
+
+def _encode_packed(
+    llama: Llama, ids: Sequence[Sequence[int]], layers: Sequence[int], pool: Callable[[Tensor, Tensor], Tensor]
+) -> NDArray[np.float32]:
+    # Judges' prompts begin alike: with the template's words, and within a group with the dilemma too.
+    packed = pack_shared([np.asarray(row, np.int32) for row in ids])
+    mask_BT = torch.nn.utils.rnn.pad_sequence([torch.ones(len(row), dtype=torch.long) for row in ids], batch_first=True)
+    place_BT = torch.nn.utils.rnn.pad_sequence(packed.places, batch_first=True)
+    pooled: dict[int, Tensor] = {}
+
+    def keep(layer: int, states_TD: Tensor) -> bool:
+        if layer in layers:
+            pooled[layer] = pool(states_TD[place_BT], mask_BT)
+        return layer < max(layers)
+
+    pass_packed(llama, packed, on_layer=keep)
+    return _stack(pooled, layers)
+
+
+def _stack(pooled: Mapping[int, Tensor], layers: Sequence[int]) -> NDArray[np.float32]:
     stacked = torch.stack([pooled[layer] for layer in layers], dim=1)
     features: NDArray[np.float32] = stacked.float().cpu().numpy()
     return features

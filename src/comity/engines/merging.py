@@ -28,14 +28,14 @@ def merged_adapter(model: PreTrainedModel) -> Iterator[None]:
     (quantised weights, several active adapters), is left as it is and sampled with the adapter beside its base.
     """
     # With several adapters in one model, a layer may belong to others than the one that is on.
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _has_active_adapter(module)]
-    if not layers or getattr(model, "modules_to_save", None) or not all(_can_fold(layer) for layer in layers):
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and has_active_adapter(module)]
+    if not layers or getattr(model, "modules_to_save", None) or not all(can_fold(layer) for layer in layers):
         yield
         return
     originals = [layer.get_base_layer().weight.data for layer in layers]
     try:
         for layer, original in zip(layers, originals, strict=True):
-            layer.get_base_layer().weight.data = _folded_weight(layer, original)
+            layer.get_base_layer().weight.data = folded_weight(layer, original)
         with adapters_off(model):
             yield
     finally:
@@ -44,19 +44,21 @@ def merged_adapter(model: PreTrainedModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _folded_weight(layer: LoraLayer, original: torch.Tensor) -> torch.Tensor:
-    # Added in float32 and rounded once.
-    name = layer.active_adapters[0]
-    delta = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
-    folded: torch.Tensor = torch.add(original.float(), delta, alpha=layer.scaling[name])
+def folded_weight(layer: LoraLayer, original: torch.Tensor) -> torch.Tensor:
+    """Return base plus adapter, added in float32 or better and rounded once."""
+    name, wide = layer.active_adapters[0], torch.promote_types(original.dtype, torch.float32)
+    delta = layer.lora_B[name].weight.to(wide) @ layer.lora_A[name].weight.to(wide)
+    folded: torch.Tensor = torch.add(original.to(wide), delta, alpha=layer.scaling[name])
     return folded.to(original.dtype)
 
 
-def _has_active_adapter(layer: LoraLayer) -> bool:
+def has_active_adapter(layer: LoraLayer) -> bool:
+    """Tell whether an adapter that is on has weights in this layer."""
     return any(name in layer.lora_A or name in layer.lora_embedding_A for name in layer.active_adapters)
 
 
-def _can_fold(layer: LoraLayer) -> bool:
+def can_fold(layer: LoraLayer) -> bool:
+    """Tell whether the layer is plain LoRA with one adapter on, over weights that are not quantised."""
     plain = type(layer) is Linear and len(layer.active_adapters) == 1
     return (
         plain
@@ -64,5 +66,5 @@ def _can_fold(layer: LoraLayer) -> bool:
         and not layer.lora_bias.get(layer.active_adapters[0])
         and not layer.merged
         and not layer.disable_adapters
-        and layer.get_base_layer().weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and layer.get_base_layer().weight.dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
     )

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 PREFILTER = 64
-"""How many of the largest logits are looked at first; a wider nucleus is sorted whole."""
+"""How many of the largest logits are looked at first."""
+WIDER = 1024
+"""How many are looked at for a nucleus that is wider; one that is wider still is sorted whole."""
 BLOCK = 128
 
 
@@ -16,7 +18,7 @@ def sample_tokens(
     Returns token ids (B,) and their log-probabilities (B,) under the temperature-scaled policy over the whole
     vocabulary. A row with temperature 0 takes the largest logit; its log-probability is at temperature 1. The nucleus
     is the smallest set of most likely tokens whose mass reaches top-p (Holtzman et al. 2020); rows whose nucleus is
-    wider than the prefilter are sorted whole, so the result is exact.
+    wider than the prefilters are sorted whole, so the result is exact.
     """
     greedy_B = temperature_B == 0
     scaled_BV = logits_BV.float() / torch.where(greedy_B, 1.0, temperature_B)[:, None]
@@ -26,12 +28,22 @@ def sample_tokens(
     token_B = index_BK.gather(1, place_B[:, None])[:, 0]
     token_B = torch.where(greedy_B, index_BK[:, 0], token_B)
     wide = (~covered_B & ~greedy_B).nonzero()[:, 0]
-    if wide.numel() and index_BK.shape[1] < scaled_BV.shape[1]:
-        sorted_WV, order_WV = (scaled_BV[wide] - total_B[wide, None]).exp().sort(dim=-1, descending=True, stable=True)
-        place_W, _ = _invert(sorted_WV, top_p_B[wide], uniform_B[wide])
-        token_B[wide] = order_WV.gather(1, place_W[:, None])[:, 0]
+    looked_at = index_BK.shape[1]
+    for size in (WIDER, scaled_BV.shape[1]):
+        if not wide.numel() or not looked_at < size <= scaled_BV.shape[1]:
+            continue
+        top_WK, order_WK = _sorted(scaled_BV[wide] - total_B[wide, None], size)
+        place_W, covered_W = _invert(top_WK.exp(), top_p_B[wide], uniform_B[wide])
+        token_B[wide] = order_WK.gather(1, place_W[:, None])[:, 0]
+        wide, looked_at = wide[~covered_W], size
     logprob_B = scaled_BV.gather(1, token_B[:, None])[:, 0] - total_B
     return token_B, logprob_B
+
+
+def _sorted(scaled_WV: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    if size < scaled_WV.shape[1]:
+        return scaled_WV.topk(size, dim=-1)
+    return scaled_WV.sort(dim=-1, descending=True, stable=True)
 
 
 def _largest(scaled_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:

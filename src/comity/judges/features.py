@@ -24,8 +24,8 @@ from comity.types import Answer, RoundEnding
 TEMPLATES: dict[Kind, str] = {"agency": "agency_head", "agreement": "agreement_head"}
 LONGEST_TEXT = 2000
 """Characters of one place that the judge reads; the rest is cut, so that a runaway message cannot fill the memory."""
-BATCH_TOKENS = 1024
-"""Padded tokens of one forward pass; small batches waste little padding and stay in the CPU's cache."""
+BATCH_TOKENS = 4096
+"""Padded tokens of one forward pass; prompts of one pass share their beginnings."""
 
 RESEMBLANCE_SCALE = 0.15
 """How fast the weight of a token falls with its cosine to the nearest token of the other message."""

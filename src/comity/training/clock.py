@@ -1,12 +1,15 @@
 """The seconds that each part of a step takes, and the memory at its peak."""
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import psutil
 import torch
 
+STATUS = Path("/proc/self/status")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -52,11 +55,21 @@ def peak_memory_gb() -> float:
     """Return the largest resident memory of this process so far, in GB (on CUDA: the device's largest allocation)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
+    return peak_resident_gb()
+
+
+def peak_resident_gb() -> float:
+    """Return the largest resident memory of this process so far, or since it was last reset, in GB."""
     memory = psutil.Process().memory_info()
     return float(getattr(memory, "peak_wset", 0) or _peak_resident_bytes()) / 1e9
 
 
 def _peak_resident_bytes() -> int:
+    # A process that was started by a larger one inherits its ru_maxrss on Linux; VmHWM is its own.
+    if STATUS.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="ascii"))
+        if found:
+            return int(found.group(1)) * 1024
     import resource
     import sys
 

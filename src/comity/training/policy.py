@@ -11,9 +11,11 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from comity.config import ModelConfig, OptimizationConfig
+from comity.engines.llama import open_llama
 from comity.engines.models import EMBEDDED, decoder_of, load_model, output_layer
 from comity.errors import ModelError
 from comity.training.collate import MicroBatch
+from comity.training.llama_gradient import llama_logprobs
 from comity.training.warm_start import shipped_adapter
 
 LOGIT_ROWS = 512
@@ -104,6 +106,9 @@ def token_logprobs(model: PreTrainedModel, batch: MicroBatch) -> tuple[Tensor, T
     Both are taken at each token's sampling temperature over the whole vocabulary. Only the trained positions pass
     through the output layer.
     """
+    llama = open_llama(model)
+    if llama is not None:
+        return llama_logprobs(llama, batch)
     hidden_BSD = _hidden_states(model, batch)
     device = hidden_BSD.device
     hidden_ND = hidden_BSD[batch.loss_row_N.to(device), batch.loss_place_N.to(device) - 1]

@@ -46,11 +46,12 @@ def update_policy(
         return metrics
     batches = list(make_micro_batches(used, settings.micro_batch_tokens, pad_id))
     before: list[Tensor] = []
+    references = _reference_logprobs(model, optimizer, batches)
     for epoch in range(settings.epochs_per_step):
         totals = _Totals()
         for place, batch in enumerate(batches):
             old_N = before[place] if epoch else None
-            logprobs_N = _accumulate(model, optimizer, batch, old_N, step_tokens, totals)
+            logprobs_N = _accumulate(model, optimizer, batch, (old_N, references[place]), step_tokens, totals)
             optimizer.collect()
             if epoch == 0:
                 before.append(logprobs_N)
@@ -75,6 +76,16 @@ def update_policy(
     return metrics
 
 
+def _reference_logprobs(
+    model: PreTrainedModel, optimizer: PolicyOptimizer, batches: Sequence[MicroBatch]
+) -> list[Tensor | None]:
+    # All at once: the reference's weights are put in place, and folded, once a step.
+    if not optimizer.settings.kl_coefficient:
+        return [None] * len(batches)
+    with torch.no_grad(), optimizer.reference_policy():
+        return [token_logprobs(model, batch)[0] for batch in batches]
+
+
 def _add_totals(parts: Sequence[_Totals]) -> _Totals:
     keys = {key: None for part in parts for key in part.sums}
     return _Totals(
@@ -90,14 +101,12 @@ def _accumulate(
     model: PreTrainedModel,
     optimizer: PolicyOptimizer,
     batch: MicroBatch,
-    old_logprobs_N: Tensor | None,
+    others: tuple[Tensor | None, Tensor | None],
     step_tokens: int,
     totals: _Totals,
 ) -> Tensor:
-    reference_N, settings = None, optimizer.settings
-    if settings.kl_coefficient:
-        with torch.no_grad(), optimizer.reference_policy():
-            reference_N, _ = token_logprobs(model, batch)
+    # `others`: the policy's log-probabilities before the step, once they are another's; the reference policy's.
+    old_logprobs_N, reference_N = others
     logprobs_N, entropies_N = token_logprobs(model, batch)
     device = logprobs_N.device
     output = policy_loss(
@@ -105,7 +114,7 @@ def _accumulate(
         logprobs_N.detach() if old_logprobs_N is None else old_logprobs_N,
         batch.sampled_logprobs_N.to(device),
         batch.advantages_N.to(device),
-        settings,
+        optimizer.settings,
         step_tokens,
         reference_N,
     )
