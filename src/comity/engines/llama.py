@@ -133,7 +133,9 @@ def rotate_heads(heads_THd: Tensor, cos_T1d: Tensor, sin_T1d: Tensor) -> Tensor:
     return torch.addcmul(heads_THd * cos_T1d, swapped_THd, sin_T1d)
 
 
-_opened: "weakref.WeakKeyDictionary[nn.Module, dict[bool, tuple[object, Llama]]]" = weakref.WeakKeyDictionary()
+_State = list[tuple[float, list[tuple[Tensor, int]]]]
+"""The scaling of each map's adapter, and the tensors of map and adapter with their versions."""
+_opened: "weakref.WeakKeyDictionary[nn.Module, dict[bool, tuple[_State, Llama]]]" = weakref.WeakKeyDictionary()
 """For each base model: without an adapter, as judges read it, and with the one that was on last."""
 
 
@@ -163,8 +165,8 @@ def open_llama(model: PreTrainedModel) -> Llama | None:
     return kept[adapted][1]
 
 
-def _is_known(base: nn.Module) -> bool:
-    if type(base) is not LlamaForCausalLM or base.device.type != "cpu":
+def _is_known(base: PreTrainedModel) -> bool:
+    if type(base) is not LlamaForCausalLM or torch.device(base.device).type != "cpu":
         return False
     config = base.config
     dtypes = {parameter.dtype for name, parameter in base.named_parameters() if "lora_" not in name}
@@ -173,6 +175,8 @@ def _is_known(base: nn.Module) -> bool:
         and not config.attention_bias
         and not config.mlp_bias
         and len(dtypes) == 1
+        # Tensors of inference mode do not tell when they change.
+        and not any(parameter.is_inference() for parameter in base.parameters())
         and dtypes <= {torch.bfloat16, torch.float32, torch.float64}
         # Other kinds change their frequencies with the length of a text.
         and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
@@ -196,27 +200,30 @@ def _adapter_of(module: nn.Module) -> LoraLayer | None:
     return None
 
 
-def _fingerprint(module: nn.Module) -> tuple[object, ...]:
+def _fingerprint(module: nn.Module) -> tuple[float, list[tuple[Tensor, int]]]:
     # The tensors themselves are kept, so that their memory cannot be given to other weights; their versions count
     # every change in place.
     layer = _adapter_of(module)
-    base = module.get_base_layer() if isinstance(module, LoraLayer) else module
-    tensors = [base.weight]
-    scaling = 0.0
+    weights, scaling = [_base_weight(module)], 0.0
     if layer is not None:
         name = layer.active_adapters[0]
-        tensors += [layer.lora_A[name].weight, layer.lora_B[name].weight]
+        weights += [layer.lora_A[name].weight, layer.lora_B[name].weight]
         scaling = layer.scaling[name]
-    return (scaling, *((tensor.detach(), tensor._version) for tensor in tensors))
+    return scaling, [(weight.detach(), weight._version) for weight in weights]
 
 
-def _is_same(known: object, state: list[tuple[object, ...]]) -> bool:
-    assert isinstance(known, list)
+def _base_weight(module: nn.Module) -> Tensor:
+    weight = (module.get_base_layer() if isinstance(module, LoraLayer) else module).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _is_same(known: _State, state: _State) -> bool:
     return all(
-        old[0] == new[0]
-        and len(old) == len(new)
-        and all(a[0].data_ptr() == b[0].data_ptr() and a[1] == b[1] for a, b in zip(old[1:], new[1:], strict=True))
-        for old, new in zip(known, state, strict=True)
+        old_scaling == scaling
+        and [(item.data_ptr(), version) for item, version in old]
+        == [(item.data_ptr(), version) for item, version in new]
+        for (old_scaling, old), (scaling, new) in zip(known, state, strict=True)
     )
 
 
@@ -252,10 +259,8 @@ def _build(base: LlamaForCausalLM, maps: list[list[nn.Module]]) -> Llama:
 
 def _weight_now(module: nn.Module) -> Tensor:
     layer = _adapter_of(module)
-    if layer is not None:
-        return folded_weight(layer, layer.get_base_layer().weight.data)
-    weight: Tensor = (module.get_base_layer() if isinstance(module, LoraLayer) else module).weight.detach()
-    return weight
+    weight = _base_weight(module).detach()
+    return weight if layer is None else folded_weight(layer, weight)
 
 
 _heads: "weakref.WeakKeyDictionary[nn.Module, tuple[Tensor, int, LinearMap]]" = weakref.WeakKeyDictionary()
@@ -272,7 +277,8 @@ def _head_of(base: LlamaForCausalLM) -> LinearMap:
 
 
 def _rotation(base: LlamaForCausalLM) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    embed, dtype = base.model.rotary_emb, base.dtype
+    embed: nn.Module = base.model.rotary_emb
+    dtype = base.dtype
 
     def rotate(position_T: Tensor) -> tuple[Tensor, Tensor]:
         cos_1Td, sin_1Td = embed(torch.empty(0, dtype=dtype), position_T[None])

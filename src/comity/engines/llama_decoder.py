@@ -49,6 +49,7 @@ class LlamaDecoder:
 
     def step(self, token_B: Tensor) -> Tensor:
         """Take one token of each row in and return the logits (B, V) of the next."""
+        self.mask_BL[:, self.shared_size + self.end] = 0
         states_BD = pass_layers(self.llama, token_B, self.length_B, self._attend)
         self.end += 1
         self.length_B = self.length_B + 1
@@ -63,9 +64,11 @@ class LlamaDecoder:
         self._arrange()
 
     def _mask(self, shared_B: Tensor, own_B: Tensor, room: int) -> Tensor:
-        # Added to the scores: beginnings are padded on the right, what is a row's own on the left.
+        # Added to the scores: beginnings are padded on the right, what is a row's own on the left; what is to come is
+        # hidden too. The products then work on whole buffers, since of a slice they would make a copy first.
         place_P, place_S = torch.arange(self.shared_size), torch.arange(room)
-        hidden_BL = torch.cat((place_P >= shared_B[:, None], place_S < (self.end - own_B)[:, None]), 1)
+        own_BS = (place_S < (self.end - own_B)[:, None]) | (place_S >= self.end)
+        hidden_BL = torch.cat((place_P >= shared_B[:, None], own_BS), 1)
         mask_BL = torch.zeros(hidden_BL.shape, dtype=self.llama.embedding_VD.dtype)
         return mask_BL.masked_fill_(hidden_BL, -torch.inf)
 
@@ -84,26 +87,20 @@ class LlamaDecoder:
         heads, rows, _, width = key_KBSd.shape
         key_KBSd[:, :, self.end] = key_BKd.transpose(0, 1)
         value_KBSd[:, :, self.end] = value_BKd.transpose(0, 1)
-        seen = self.end + 1
         query_KBGd = (query_BHd * self.llama.scale).view(rows, heads, -1, width).transpose(0, 1)
-        query_EGd = query_KBGd.reshape(heads * rows, -1, width)
-        scores_EGS = torch.bmm(query_EGd, key_KBSd.flatten(0, 1)[:, :seen].transpose(1, 2))
-        scores_KBGS = scores_EGS.view(heads, rows, -1, seen)
-        sizes, shared = query_KBGd.shape, self.shared_size and len(self.row_of_slot)
-        if shared:
-            slots_EQd = self._to_slots(query_EGd.view(sizes))
-            slots_EQP = torch.bmm(slots_EQd, self.shared_keys[number].flatten(0, 1).transpose(1, 2))
-            scores_KBGS = torch.cat((self._to_rows(slots_EQP, sizes[2]), scores_KBGS), -1)
-            mask_BL = self.mask_BL[:, : self.shared_size + seen]
-        else:
-            mask_BL = self.mask_BL[:, self.shared_size : self.shared_size + seen]
-        weights_KBGL = torch.softmax(scores_KBGS + mask_BL[:, None], -1)
-        own_EGS = weights_KBGL[..., -seen:].reshape(heads * rows, -1, seen)
-        found_KBGd = torch.bmm(own_EGS, value_KBSd.flatten(0, 1)[:, :seen]).view(sizes)
-        if shared:
+        query_EGd, sizes = query_KBGd.reshape(heads * rows, -1, width), query_KBGd.shape
+        scores_EGS = torch.bmm(query_EGd, key_KBSd.flatten(0, 1).transpose(1, 2))
+        scores_KBGL = scores_EGS.view(heads, rows, sizes[2], -1)
+        if self.shared_size:
+            slots_EQP = torch.bmm(self._to_slots(query_EGd.view(sizes)), self.shared_keys[number].flatten(0, 1).mT)
+            scores_KBGL = torch.cat((self._to_rows(slots_EQP, sizes[2]), scores_KBGL), -1)
+        weights_KBGL = torch.softmax(scores_KBGL.add_(self.mask_BL[:, None]), -1)
+        own_EGS = weights_KBGL[..., self.shared_size :].reshape(scores_EGS.shape)
+        found_KBGd = torch.bmm(own_EGS, value_KBSd.flatten(0, 1)).view(sizes)
+        if self.shared_size:
             slots_EQP = self._to_slots(weights_KBGL[..., : self.shared_size])
             slots_EQd = torch.bmm(slots_EQP, self.shared_values[number].flatten(0, 1))
-            found_KBGd = found_KBGd + self._to_rows(slots_EQd, sizes[2])
+            found_KBGd += self._to_rows(slots_EQd, sizes[2])
         return found_KBGd.transpose(0, 1).reshape(rows, -1)
 
     def _to_slots(self, states_KBGx: Tensor) -> Tensor:

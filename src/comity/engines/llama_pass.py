@@ -30,7 +30,7 @@ def pass_layers(
         turned_THd = rotate_heads(qkv_THd[:, : heads + keys], cos_T1d, sin_T1d)
         found_TD = attention(number, turned_THd[:, :heads], turned_THd[:, heads:], qkv_THd[:, heads + keys :])
         states_TD = layer.output.plus(found_TD, states_TD)
-        states_TD = torch.cat([_pass_mlp(llama, layer, part) for part in states_TD.split(MLP_ROWS)])
+        states_TD = torch.cat([_pass_mlp(llama, layer, part) for part in torch.split(states_TD, MLP_ROWS)])
         if on_layer is not None and not on_layer(number + 1, states_TD):
             break
     return states_TD

@@ -176,7 +176,7 @@ def _encode_packed(
     # Judges' prompts begin alike: with the template's words, and within a group with the dilemma too.
     packed = pack_shared([np.asarray(row, np.int32) for row in ids])
     mask_BT = torch.nn.utils.rnn.pad_sequence([torch.ones(len(row), dtype=torch.long) for row in ids], batch_first=True)
-    place_BT = torch.nn.utils.rnn.pad_sequence(packed.places, batch_first=True)
+    place_BT = torch.nn.utils.rnn.pad_sequence(list(packed.places), batch_first=True)
     pooled: dict[int, Tensor] = {}
 
     def keep(layer: int, states_TD: Tensor) -> bool:

@@ -21,10 +21,13 @@ def sample_tokens(
     wider than the prefilters are sorted whole, so the result is exact.
     """
     greedy_B = temperature_B == 0
-    scaled_BV = logits_BV.float() / torch.where(greedy_B, 1.0, temperature_B)[:, None]
-    total_B = scaled_BV.logsumexp(-1)
-    top_BK, index_BK = _largest(scaled_BV, PREFILTER)
-    place_B, covered_B = _invert((top_BK - total_B[:, None]).exp(), top_p_B, uniform_B)
+    # float32 temperatures make float32 of lower precision, in the same pass.
+    narrow_BV = logits_BV.float() if logits_BV.dtype == torch.float64 else logits_BV
+    scaled_BV = narrow_BV / torch.where(greedy_B, 1.0, temperature_B)[:, None]
+    logprob_BV = scaled_BV.log_softmax(-1)
+    # In order of the logits: two of them can have log-probabilities that are rounded to the same number.
+    index_BK = _largest(scaled_BV, PREFILTER)
+    place_B, covered_B = _invert(logprob_BV.gather(1, index_BK).exp(), top_p_B, uniform_B)
     token_B = index_BK.gather(1, place_B[:, None])[:, 0]
     token_B = torch.where(greedy_B, index_BK[:, 0], token_B)
     wide = (~covered_B & ~greedy_B).nonzero()[:, 0]
@@ -32,31 +35,29 @@ def sample_tokens(
     for size in (WIDER, scaled_BV.shape[1]):
         if not wide.numel() or not looked_at < size <= scaled_BV.shape[1]:
             continue
-        top_WK, order_WK = _sorted(scaled_BV[wide] - total_B[wide, None], size)
-        place_W, covered_W = _invert(top_WK.exp(), top_p_B[wide], uniform_B[wide])
+        order_WK = _sorted(scaled_BV[wide], size)
+        place_W, covered_W = _invert(logprob_BV[wide].gather(1, order_WK).exp(), top_p_B[wide], uniform_B[wide])
         token_B[wide] = order_WK.gather(1, place_W[:, None])[:, 0]
         wide, looked_at = wide[~covered_W], size
-    logprob_B = scaled_BV.gather(1, token_B[:, None])[:, 0] - total_B
-    return token_B, logprob_B
+    return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0]
 
 
-def _sorted(scaled_WV: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    if size < scaled_WV.shape[1]:
-        return scaled_WV.topk(size, dim=-1)
-    return scaled_WV.sort(dim=-1, descending=True, stable=True)
+def _sorted(values_WV: Tensor, size: int) -> Tensor:
+    if size < values_WV.shape[1]:
+        return values_WV.topk(size, dim=-1).indices
+    return values_WV.sort(dim=-1, descending=True, stable=True).indices
 
 
-def _largest(scaled_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _largest(values_BV: Tensor, count: int) -> Tensor:
     # The K largest values lie in the K blocks with the largest maxima: only those blocks are searched.
-    rows, size = scaled_BV.shape
+    rows, size = values_BV.shape
     if size % BLOCK or size // BLOCK <= count:
-        return scaled_BV.topk(min(count, size), dim=-1)
-    blocks_BNW = scaled_BV.view(rows, size // BLOCK, BLOCK)
+        return values_BV.topk(min(count, size), dim=-1).indices
+    blocks_BNW = values_BV.view(rows, size // BLOCK, BLOCK)
     block_BK = blocks_BNW.amax(-1).topk(count, dim=-1).indices
     values_BKW = blocks_BNW.gather(1, block_BK[:, :, None].expand(-1, -1, BLOCK))
-    top_BK, place_BK = values_BKW.reshape(rows, -1).topk(count, dim=-1)
-    index_BK = block_BK.gather(1, place_BK // BLOCK) * BLOCK + place_BK % BLOCK
-    return top_BK, index_BK
+    place_BK = values_BKW.reshape(rows, -1).topk(count, dim=-1).indices
+    return block_BK.gather(1, place_BK // BLOCK) * BLOCK + place_BK % BLOCK
 
 
 def _invert(probability_BK: Tensor, top_p_B: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,9 +41,11 @@ def llama_logprobs(llama: Llama, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N,) of the trained tokens with gradient, and their entropies (N,) without."""
     packed, place_N = pack_batch(batch)
     weights = [weight for layer in llama.layers for adapter in layer.adapted for weight in _weights_of(adapter)]
-    normed_ND = _Layers.apply(llama, packed, place_N, *weights)
+    normed_ND = _Layers.apply(llama, packed, place_N, *weights)  # type: ignore[no-untyped-call]
     target_N = batch.suffix_ids_BS[batch.loss_row_N, batch.loss_place_N]
-    logprob_N, entropy_N = _TokenLogprobs.apply(normed_ND, llama.head, target_N, batch.temperatures_N)
+    logprob_N, entropy_N = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+        normed_ND, llama.head, target_N, batch.temperatures_N
+    )
     return logprob_N, entropy_N
 
 
@@ -62,7 +64,8 @@ def pack_batch(batch: MicroBatch) -> tuple[Packed, Tensor]:
 
 
 def _beginnings(batch: MicroBatch) -> tuple[list[int], list[Tensor]]:
-    found, number = [], {}
+    found: list[Tensor] = []
+    number: dict[int, int] = {}
     for place, (ids, mask) in enumerate(zip(batch.prefix_ids_CP, batch.prefix_mask_CP.bool(), strict=True)):
         if bool(mask.any()):
             number[place] = len(found)
@@ -93,7 +96,7 @@ class _Layers(torch.autograd.Function):
         return llama.norm_states(last_ND, llama.norm)
 
     @staticmethod
-    def backward(ctx: Any, upper_ND: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upper_ND: Tensor) -> tuple[Tensor | None, ...]:
         llama, packed, kept = ctx.llama, ctx.packed, ctx.kept
         found: list[list[Tensor]] = []
         wide = torch.promote_types(upper_ND.dtype, torch.float32)
@@ -148,7 +151,8 @@ def _backward_layer(
     upper_TD = gradient_TD.add_(lower_TD).to(dtype)
     found.append(_adapter_gradients(output, kept.found_TD, upper_TD))
     heads_THd = _attention_backward(llama, packed, kept, layer.output.backward(upper_TD), turn)
-    parts = [item.flatten(1) for item in heads_THd.split([llama.heads, llama.key_heads, llama.key_heads], 1)]
+    sizes = [llama.heads, llama.key_heads, llama.key_heads]
+    parts = [item.flatten(1) for item in torch.split(heads_THd, sizes, 1)]
     normed_TD, lower_TD = _norm_backward(
         kept.states_TD, layer.attention_norm, llama.epsilon, layer.qkv.backward(heads_THd.flatten(1))
     )
@@ -220,7 +224,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return torch.cat(logprobs), entropy_N
 
     @staticmethod
-    def backward(ctx: Any, upper_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upper_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         found = []
         for place, rows in enumerate(_slices(len(upper_N))):
             logits_NV, ctx.logits[place] = ctx.logits[place], None
