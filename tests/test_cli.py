@@ -48,6 +48,8 @@ def complain(capsys, *words):
         ("train --max-spend -1", "access.max_spend is -1.0: choose 0 or more dollars"),
         ("train --access.timeout_seconds 0", "access.timeout_seconds is 0.0: choose a number above 0"),
         ("train --judges.agency ,", "judges.agency is ',': name a judge"),
+        ("train --judges.temperature -1", "judges.temperature is -1.0: choose 0 or more"),
+        ("train --judges.top_p 0", "judges.top_p is 0.0: choose a number above 0 and at most 1"),
         ("train --judges.max_unscored_share 2", "judges.max_unscored_share is 2.0: choose a number from 0 to 1"),
         ("demo --max-spend -2", "access.max_spend is -2.0"),
         ("judge score --kind agency --input x --output y --max-spend -2", "access.max_spend is -2.0"),

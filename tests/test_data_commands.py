@@ -48,6 +48,10 @@ def run(capsys, *words):
         ("data generate --kind dilemmas --count 0 --model m --out x", "--count is 0: choose 1 or more"),
         ("data generate --kind dilemmas --count 1 --model m --out x", "model 'm' has no known provider"),
         (
+            "data generate --kind dilemmas --count 1 --model openai-api/none/x --out x --tokens-per-minute -1",
+            "access.tokens_per_minute is -1: choose 0 or more",
+        ),
+        (
             "data generate --kind dilemmas --count 1 --model openai-api/none/x --out x --max-spend 1",
             "has no price: give",
         ),

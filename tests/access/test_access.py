@@ -181,6 +181,17 @@ def test_requests_per_minute_are_let_out_second_by_second(tmp_path, monkeypatch)
     assert time.monotonic() - begun >= 0.6
 
 
+def test_tokens_per_minute_of_the_settings_hold_questions_back(tmp_path, monkeypatch):
+    with serve(lambda call: "fine") as server:
+        server.point(monkeypatch)
+        with open_access(MODEL, settings(tmp_path, tokens_per_minute=7200)) as access:
+            begun = time.monotonic()
+            access.ask([ask_for(f"{number:03}") for number in range(101)])
+    # Each counts 3 // 3 + 8 tokens and 64 that may come back: 101 * 73 = 7,373, 173 more than a minute's share.
+    # At 120 a second they take 1.44 s.
+    assert time.monotonic() - begun >= 1.4
+
+
 def test_tokens_per_minute_hold_a_request_back():
     async def wait_for(*amounts):
         limits = RateLimits(0, 60_000)

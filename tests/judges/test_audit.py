@@ -66,6 +66,17 @@ def test_the_shipped_rows_are_those_held_out():
     assert all(row.item.dilemma for row in rows)
 
 
+def test_a_folder_gives_the_dialogues_of_every_step(tmp_path):
+    for step in (1, 2):
+        write(tmp_path / f"step-00000{step}.jsonl", dialogue("s1"), dialogue("s2", completion=None))
+    (tmp_path / "notes.txt").write_text("no rows")
+    rows = read_audit_rows("agency", tmp_path)
+    assert [row.id for row in rows] == ["step-000001/s1#0", "step-000002/s1#0"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has nothing to judge for agency"):
+        read_audit_rows("agency", tmp_path / "empty")
+
+
 def test_dialogues_of_a_run_bring_their_verdicts_along(tmp_path):
     path = write(tmp_path / "rows.jsonl", dialogue("s1"), dialogue("s2", completion=None, ending="no_agreement"),
                  dialogue("s3", ending="failed"))  # fmt: skip

@@ -107,6 +107,20 @@ def test_what_brings_no_verdict_is_unscored_and_says_why(tmp_path, monkeypatch, 
     assert (agreement.score, agreement.agreed, agreement.text) == (None, None, reason)
 
 
+def test_a_judge_is_asked_with_the_sampling_of_its_settings_and_paid_anew_for_another(tmp_path, monkeypatch):
+    access = AccessConfig(cache=str(tmp_path / "v.sqlite"), retries=0)
+    with serve(lambda call: str(call.count)) as server:
+        server.point(monkeypatch)
+        scores = []
+        for judges in (JudgeConfig(), JudgeConfig(temperature=0.7, top_p=0.9), JudgeConfig(temperature=0.7, top_p=0.9)):
+            sources = open_sources((MODEL,), judges, {}, access, "run")
+            scores += [verdict.score for verdict in sources.build_agency(MODEL)([Answer("d", "a")])]
+            sources.close()
+    assert scores == [1.0, 2.0, 2.0]
+    asked = [(call.body["temperature"], call.body.get("top_p")) for call in server.calls]
+    assert asked == [(0.0, None), (0.7, 0.9)]
+
+
 def test_several_judges_behind_addresses_judge_together(tmp_path, monkeypatch):
     other = "openai-api/loopback/other"
     with serve(lambda call: "5" if call.body["model"] == "other" else "2") as server:

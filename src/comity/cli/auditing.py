@@ -31,7 +31,12 @@ def add_audit(commands: Any) -> tuple[argparse.ArgumentParser, argparse.Argument
     audit = commands.add_parser("audit", help="compare judges with each other, with labels and with human ratings")
     audit.add_argument("--kind", choices=("agency", "agreement"), required=True, help="what is judged")
     audit.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where audit.json and audit.html go")
-    audit.add_argument("--rows", type=Path, metavar="FILE", help="rows or dialogues (default: shipped held-out rows)")
+    audit.add_argument(
+        "--rows",
+        type=Path,
+        metavar="FILE",
+        help="rows or dialogues, a folder of them too (default: shipped held-out rows)",
+    )
     _add_repeated(audit, "judge", "NAME", f"a judge to ask: {JUDGE_HELP}")
     _add_repeated(audit, "verdicts", "NAME=FILE", "verdicts of a judge from `comity judge score`; again: a repeat")
     _add_repeated(audit, "column", "NAME=FIELD", "verdicts of a judge that stand in a field of the rows")
@@ -105,9 +110,10 @@ def read_request(arguments: argparse.Namespace) -> "AuditRequest":
     ):  # fmt: skip
         if number is not None and number < least:
             raise ConfigError(f"--{option} is {number}: choose {least} or more")
-    for option, path in (("--rows", arguments.rows), ("--casino", arguments.casino)):
-        if path is not None:
-            require_file(option, path)
+    if arguments.rows is not None and not arguments.rows.is_dir():
+        require_file("--rows", arguments.rows)
+    if arguments.casino is not None:
+        require_file("--casino", arguments.casino)
     require_repeats(arguments.repeats)
     if arguments.prefer and arguments.kind != "agency":
         raise ConfigError(f"--prefer {arguments.prefer[0]}: compares answers; they are for --kind agency")

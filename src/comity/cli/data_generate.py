@@ -34,6 +34,10 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     text = "longest reply; a model that thinks first needs more (default: 1024)"
     parser.add_argument("--max-tokens", type=int, default=1024, metavar="INTEGER", help=text)
     parser.add_argument("--connections", type=int, metavar="INTEGER", help="most questions under way (default: 8)")
+    for kind in ("requests", "tokens"):
+        text = f"most {kind} per minute, retries counted (default: no limit)"
+        parser.add_argument(f"--{kind}-per-minute", type=int, metavar="INTEGER", help=text)
+    parser.add_argument("--retries", type=int, metavar="INTEGER", help="attempts after the first (default: 4)")
     parser.add_argument("--timeout-seconds", type=float, metavar="NUMBER", help="longest wait (default: 120)")
     parser.add_argument("--cache", metavar="FILE", help="paid replies and ledger (default: runs/verdicts.sqlite)")
     parser.add_argument("--prices", metavar="FILE", help="a TOML file of prices (default: the shipped ones)")
@@ -118,7 +122,10 @@ def _read_config(arguments: argparse.Namespace) -> "GenerateConfig":
     from comity.scenarios.generation.settings import GenerateConfig
     from comity.types import Sampling
 
-    names = ("max_spend", "connections", "timeout_seconds", "cache", "prices")
+    names = (
+        "max_spend", "connections", "requests_per_minute", "tokens_per_minute", "retries", "timeout_seconds", "cache",
+        "prices",
+    )  # fmt: skip
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return GenerateConfig(
         kind=arguments.kind,

@@ -39,6 +39,10 @@ class JudgeConfig:
     """The share of an answer's score that a head fitted on the human ratings gives; the judge gives the rest."""
     reply_tokens: int = 1024
     """Most tokens that a judge behind an address may write, thinking included."""
+    temperature: float = 0.0
+    """At which a judge behind an address is asked; 0 takes its likeliest words."""
+    top_p: float = 1.0
+    """The nucleus a judge behind an address draws from; 1 sends no such setting."""
     max_unscored_share: float = 0.5
     """A training step with a larger share of rollouts without verdict is not taken, and the run stops."""
     parted: Literal["warn", "pause", "off"] = "warn"
@@ -49,14 +53,15 @@ class JudgeConfig:
     """Standard errors by which the gap must have grown."""
 
     def __post_init__(self) -> None:
-        at_least(self, "judges.", reply_tokens=1, parted_steps=2, parted_errors=0)
+        at_least(self, "judges.", reply_tokens=1, parted_steps=2, parted_errors=0, temperature=0)
         for name in ("agreement", "satisfaction", "heldout_judge"):
             if "self" in re.split("[,+]", getattr(self, name)):
                 raise ConfigError(f"judges.{name} is self: only judges.agency can be the policy itself")
         if self.parted == "pause" and not self.heldout:
             raise ConfigError("judges.parted is pause, but judges.heldout is false: let a second judge watch, or warn")
-        if not 0 < self.copy_limit <= 1:
-            raise ConfigError(f"judges.copy_limit is {self.copy_limit}: choose a number above 0 and at most 1")
+        for name in ("copy_limit", "top_p"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"judges.{name} is {getattr(self, name)}: choose a number above 0 and at most 1")
         for name in ("max_unscored_share", "ask_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"judges.{name} is {getattr(self, name)}: choose a number from 0 to 1")
@@ -83,6 +88,10 @@ class AskedJudges:
     """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
     reply_tokens: int = 1024
     """Most tokens that a judge behind an address may write, thinking included."""
+    temperature: float = 0.0
+    """At which a judge behind an address is asked; 0 takes its likeliest words."""
+    top_p: float = 1.0
+    """The nucleus a judge behind an address draws from; 1 sends no such setting."""
 
     def __post_init__(self) -> None:
         self.to_judges()
@@ -97,6 +106,8 @@ class AskedJudges:
             ask_share=self.ask_share,
             copy_limit=self.copy_limit,
             reply_tokens=self.reply_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
         )
 
 

@@ -70,23 +70,30 @@ class AuditTable:
 
 
 def read_audit_rows(kind: Kind, path: Path | None = None) -> list[AuditRow]:
-    """Return the rows of a file, or the shipped held-out rows; raise DataError naming row, field and mend.
+    """Return the rows of a file or of a folder's JSONL files, or the shipped held-out rows; raise DataError if bad.
 
     A row with a `repeat` is another verdict on the row of the same id and is left out here. So is a dialogue without
     an answer, or for agreement one with a single seat.
     """
     source = path or shipped_labels(kind)
+    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
     dilemmas = {row["id"]: row["dilemma"] for row in load_dilemmas()}
     found: dict[str, AuditRow] = {}
-    for number, fields in enumerate(read_rows(source, {}, unique=None), 1):
-        if path is None and fields["part"] != "heldout":
-            continue
-        row = _to_audit_row(kind, fields, dilemmas, f"{source}, row {number}")
-        if row is None or (row.id in found and "repeat" in fields):
-            continue
-        if row.id in found:
-            raise DataError(f"{source}, row {number}, field id: {row.id!r} stands twice; rename one, or add a repeat")
-        found[row.id] = row
+    for file in files:
+        for number, fields in enumerate(read_rows(file, {}, unique=None), 1):
+            if path is None and fields["part"] != "heldout":
+                continue
+            row = _to_audit_row(kind, fields, dilemmas, f"{file}, row {number}")
+            if row is None:
+                continue
+            if source.is_dir():
+                # A scenario may come again in another step of a run.
+                row = replace(row, id=f"{file.stem}/{row.id}")
+            if row.id in found and "repeat" in fields:
+                continue
+            if row.id in found:
+                raise DataError(f"{file}, row {number}, field id: {row.id!r} stands twice; rename one, or add a repeat")
+            found[row.id] = row
     if not found:
         raise DataError(f"{source}: has nothing to judge for {kind}; give rows with an answer or with two messages")
     return list(found.values())

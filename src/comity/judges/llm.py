@@ -72,10 +72,9 @@ def ask_responder(respond: Responder, target: Target, prompts: Sequence[str]) ->
 
 
 def ask_access(
-    access: ModelAccess, reply_tokens: int, repeat: int, target: Target, prompts: Sequence[str]
+    access: ModelAccess, sampling: Sampling, repeat: int, target: Target, prompts: Sequence[str]
 ) -> list[Reply]:
-    """Ask a model behind an address, greedily; the prompt's template is the one named `target`."""
-    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=reply_tokens)
+    """Ask a model behind an address; the prompt's template is the one named `target`."""
     template_hash = hash_template(target)
     return access.ask(
         [

@@ -41,7 +41,7 @@ from comity.judges.llm import Ask, ask_access, ask_responder, prompted_agency_ju
 from comity.judges.preference import prompted_preference_judge
 from comity.judges.reliability import is_doubtful
 from comity.judges.satisfaction import prompted_satisfaction_judge
-from comity.types import AgencyJudge, AgreementJudge, PreferenceJudge, SatisfactionJudge, Verdict
+from comity.types import AgencyJudge, AgreementJudge, PreferenceJudge, Sampling, SatisfactionJudge, Verdict
 
 HUGGING_FACE = "hf/"
 HEAD_FILE = "head:"
@@ -188,7 +188,9 @@ class JudgeSources:
 
     def _ask(self, name: str, setting: str) -> Ask:
         if name in self.external:
-            return partial(ask_access, self.external[name], self.settings.reply_tokens, self.repeat)
+            settings = self.settings
+            sampling = Sampling(settings.temperature, settings.top_p, settings.reply_tokens)
+            return partial(ask_access, self.external[name], sampling, self.repeat)
         if name not in self.local:
             raise ConfigError(f"judges.{setting} is {name!r}, which answers no prompts: name a model")
         return partial(ask_responder, self.local[name])
