@@ -1,6 +1,7 @@
 """The main job from end to end: train, compare on held-out scenarios, report."""
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def run_demo(config: DemoConfig, on_step: OnStep | None = None, on_dialogues: On
     settings = dataclasses.replace(config.train, run=config.run, resume=(config.run / "config.json").exists())
     session = train(settings, on_step, None if on_dialogues is None else lambda states: on_dialogues("train", states))
     del session  # the comparison loads its own models: keep one in memory
+    gc.collect()
     results = evaluate(evaluation_settings(config), on_dialogues)
     comparison = results["comparison"]
     assert isinstance(comparison, dict)

@@ -83,13 +83,16 @@ def step_samples(draw):
     return samples
 
 
-@given(step_samples(), st.integers(1, 400), st.booleans())
-def test_every_sample_comes_back_whole_and_once(samples, budget, share):
-    batches = list(make_micro_batches(samples, budget, PAD, share))
+@given(step_samples(), st.integers(1, 400), st.booleans(), st.booleans())
+def test_every_sample_comes_back_whole_and_once(samples, budget, share, padded):
+    batches = list(make_micro_batches(samples, budget, PAD, share, padded))
     seen = []
     for batch in batches:
         lines = len(batch.suffix_ids_BS)
-        assert batch.prefix_ids_CP.numel() + batch.suffix_ids_BS.numel() <= budget or lines == 1
+        held = (batch.prefix_ids_CP, batch.suffix_ids_BS)
+        real = (batch.prefix_mask_CP, batch.suffix_mask_BS)
+        tokens = sum(item.numel() for item in held) if padded else sum(int(item.sum()) for item in real)
+        assert tokens <= budget or lines == 1
         assert sorted(set(batch.prefix_of_B.tolist())) == list(range(len(batch.prefix_ids_CP)))
         assert bool((batch.prefix_ids_CP[batch.prefix_mask_CP == 0] == PAD).all())
         assert bool((batch.suffix_ids_BS[batch.suffix_mask_BS == 0] == PAD).all())

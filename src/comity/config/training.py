@@ -41,7 +41,7 @@ class OptimizationConfig:
     token_budget: int = 0
     """Training ends after the step in which the run has sampled this many tokens, even before `steps`; 0 sets none."""
     micro_batch_tokens: int = 4096
-    """Most padded tokens in one forward and backward pass."""
+    """Most tokens in one forward and backward pass; padding counts where it is computed."""
 
     def __post_init__(self) -> None:
         at_least(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from comity.engines.llama import Llama
-from comity.engines.llama_pass import pass_layers, pass_packed
+from comity.engines.llama_pass import pass_packed, pass_tokens
 from comity.engines.packing import Packed, pack_shared
 
 
@@ -50,7 +50,7 @@ class LlamaDecoder:
     def step(self, token_B: Tensor) -> Tensor:
         """Take one token of each row in and return the logits (B, V) of the next."""
         self.mask_BL[:, self.shared_size + self.end] = 0
-        states_BD = pass_layers(self.llama, token_B, self.length_B, self._attend)
+        states_BD = pass_tokens(self.llama, token_B, self.length_B, self._attend)
         self.end += 1
         self.length_B = self.length_B + 1
         return self._logits(states_BD)

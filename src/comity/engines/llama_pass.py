@@ -1,6 +1,6 @@
-"""One pass of packed tokens through Llama's layers, without gradients."""
+"""Tokens through Llama's layers, without gradients: one of each row, or whole packed sequences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -9,36 +9,28 @@ from comity.engines.attention import attend
 from comity.engines.llama import Llama, LlamaLayer, rotate_heads
 from comity.engines.packing import Packed
 
-MLP_ROWS = 2048
-"""Most rows whose inner states, which are the widest, exist at once."""
+ROWS = 512
+"""Rows of a packed sequence that go through the linear maps together: their states stay in the processor's cache."""
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Gets the layer's number, queries (T, H, d), keys and values (T, K, d); returns (T, H x d)."""
 OnLayer = Callable[[int, Tensor], bool]
 """Gets the number of layers passed and the states (T, D) after them; says whether to go on."""
+Turn = tuple[Tensor, Tensor]
+"""Cosines and signed sines (T, 1, d)."""
 
 
-def pass_layers(
-    llama: Llama, ids_T: Tensor, position_T: Tensor, attention: Attend, on_layer: OnLayer | None = None
-) -> Tensor:
-    """Return the states (T, D) after the last layer, before the final norm."""
+def pass_tokens(llama: Llama, ids_B: Tensor, position_B: Tensor, attention: Attend) -> Tensor:
+    """Return the states (B, D) of one token a row after the last layer, before the final norm."""
     heads, keys = llama.heads, llama.key_heads
-    states_TD = llama.embedding_VD[ids_T]
-    cos_T1d, sin_T1d = llama.rotate(position_T)
+    states_BD = llama.embedding_VD[ids_B]
+    turn = llama.rotate(position_B)
     for number, layer in enumerate(llama.layers):
-        normed_TD = llama.norm_states(states_TD, layer.attention_norm)
-        qkv_THd = layer.qkv(normed_TD).view(len(ids_T), heads + 2 * keys, -1)
-        turned_THd = rotate_heads(qkv_THd[:, : heads + keys], cos_T1d, sin_T1d)
-        found_TD = attention(number, turned_THd[:, :heads], turned_THd[:, heads:], qkv_THd[:, heads + keys :])
-        states_TD = layer.output.plus(found_TD, states_TD)
-        states_TD = torch.cat([_pass_mlp(llama, layer, part) for part in torch.split(states_TD, MLP_ROWS)])
-        if on_layer is not None and not on_layer(number + 1, states_TD):
-            break
-    return states_TD
-
-
-def _pass_mlp(llama: Llama, layer: LlamaLayer, states_TD: Tensor) -> Tensor:
-    normed_TD = llama.norm_states(states_TD, layer.mlp_norm)
-    return layer.down.plus(layer.up.times(normed_TD, layer.gate.swish(normed_TD)), states_TD)
+        qkv_BHd = layer.qkv(llama.norm_states(states_BD, layer.attention_norm)).view(len(ids_B), heads + 2 * keys, -1)
+        turned_BHd = rotate_heads(qkv_BHd[:, : heads + keys], *turn)
+        found_BD = attention(number, turned_BHd[:, :heads], turned_BHd[:, heads:], qkv_BHd[:, heads + keys :])
+        states_BD = pass_mlp(llama, layer, layer.output.plus(found_BD, states_BD))
+    return states_BD
 
 
 def pass_packed(
@@ -47,12 +39,50 @@ def pass_packed(
     on_keys: Callable[[int, Tensor, Tensor], None] | None = None,
     on_layer: OnLayer | None = None,
 ) -> Tensor:
-    """Return the states (T, D) of packed sequences; `on_keys` gets each layer's number, keys and values (K, T, d)."""
+    """Return the states (T, D) of packed sequences after the last layer, before the final norm.
 
-    def attention(number: int, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor) -> Tensor:
-        key_KTd, value_KTd = (item.transpose(0, 1).contiguous() for item in (key_TKd, value_TKd))
+    `on_keys` gets each layer's number, keys and values (K, T, d).
+    """
+    states_TD = llama.embedding_VD[packed.ids_T]
+    turn = llama.rotate(packed.position_T)
+    for number, layer in enumerate(llama.layers):
+        query_HTd, key_KTd, value_KTd = project(llama, layer, states_TD, turn)
         if on_keys is not None:
             on_keys(number, key_KTd, value_KTd)
-        return attend((query_THd * llama.scale).transpose(0, 1), key_KTd, value_KTd, packed)
+        found_TD = attend(query_HTd, key_KTd, value_KTd, packed)
+        parts = [
+            pass_mlp(llama, layer, layer.output.plus(found_TD[rows], states_TD[rows]))
+            for rows in slice_rows(len(states_TD))
+        ]
+        states_TD = torch.cat(parts)
+        if on_layer is not None and not on_layer(number + 1, states_TD):
+            break
+    return states_TD
 
-    return pass_layers(llama, packed.ids_T, packed.position_T, attention, on_layer)
+
+def project(llama: Llama, layer: LlamaLayer, states_TD: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries (H, T, d), turned and scaled, turned keys and values (K, T, d)."""
+    heads, keys, width = llama.heads, llama.key_heads, turn[0].shape[-1]
+    query_HTd = states_TD.new_empty(heads, len(states_TD), width)
+    key_KTd, value_KTd = (states_TD.new_empty(keys, len(states_TD), width) for _ in range(2))
+    for rows in slice_rows(len(states_TD)):
+        qkv_RO = layer.qkv(llama.norm_states(states_TD[rows], layer.attention_norm))
+        qkv_RHd = qkv_RO.view(len(qkv_RO), heads + 2 * keys, width)
+        turned_HRd = rotate_heads(qkv_RHd[:, : heads + keys], turn[0][rows], turn[1][rows]).transpose(0, 1)
+        torch.mul(turned_HRd[:heads], llama.scale, out=query_HTd[:, rows])
+        key_KTd[:, rows] = turned_HRd[heads:]
+        value_KTd[:, rows] = qkv_RHd[:, heads + keys :].transpose(0, 1)
+    return query_HTd, key_KTd, value_KTd
+
+
+def pass_mlp(llama: Llama, layer: LlamaLayer, states_TD: Tensor) -> Tensor:
+    """Return the states after the gated map (Shazeer 2020), added to those before it."""
+    normed_TD = llama.norm_states(states_TD, layer.mlp_norm)
+    return layer.down.plus(layer.up.times(normed_TD, layer.gate.swish(normed_TD)), states_TD)
+
+
+def slice_rows(count: int) -> Iterator[slice]:
+    """Yield slices of at most `ROWS` rows, about equally long."""
+    parts = -(-count // ROWS)
+    for part in range(parts):
+        yield slice(part * count // parts, (part + 1) * count // parts)

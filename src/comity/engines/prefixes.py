@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +22,30 @@ class PrefixGroup:
 def group_prefixes(sequences: Sequence[NDArray[np.int32]], limits: Sequence[int]) -> list[PrefixGroup]:
     """Partition sequences into groups that share a beginning of at most `limits[i]` tokens in row i.
 
-    Sorted neighbours join a group while the shared beginning stays at least half of what the group shared so far;
-    a row that shares too little stands alone with length 0.
+    Of all partitions of the sorted sequences into neighbours it is the one that spares the most tokens: a group of n
+    rows spares its beginning n - 1 times. A row that shares too little stands alone with length 0.
     """
     order = sorted(range(len(sequences)), key=lambda i: (sequences[i].tolist(), i))
-    groups: list[PrefixGroup] = []
-    rows: list[int] = []
-    length = 0
-    for index in order:
-        shared = min(_common(sequences[rows[0]], sequences[index]), limits[index]) if rows else 0
-        shared = min(shared, length) if rows else 0
-        if rows and shared >= SHORTEST and (len(rows) == 1 or 2 * shared >= length):
-            rows.append(index)
-            length = shared
-            continue
-        _close(groups, rows, length)
-        rows, length = [index], limits[index]
-    _close(groups, rows, length)
-    return groups
+    shared = [
+        min(_common(sequences[one], sequences[other]), limits[one], limits[other]) for one, other in pairwise(order)
+    ]
+    _, parts = _partition(shared, 0, len(order))
+    return [PrefixGroup(length, tuple(order[first:last])) for first, last, length in parts]
 
 
-def _close(groups: list[PrefixGroup], rows: list[int], length: int) -> None:
-    if rows:
-        groups.append(PrefixGroup(length if len(rows) > 1 else 0, tuple(rows)))
+def _partition(shared: Sequence[int], first: int, last: int) -> tuple[int, list[tuple[int, int, int]]]:
+    # The tokens that the best partition of the rows from `first` to `last` spares, and its parts with their lengths.
+    # What all rows share is the least that neighbours share; a partition is only better if it parts there.
+    if last - first < 2:
+        return 0, [(first, last, 0)] * (last - first)
+    least = min(shared[first : last - 1])
+    cuts = [first, *(place + 1 for place in range(first, last - 1) if shared[place] == least), last]
+    found = [_partition(shared, begin, end) for begin, end in pairwise(cuts)]
+    saved = sum(tokens for tokens, _ in found)
+    together = least * (last - first - 1)
+    if least >= SHORTEST and together >= saved:
+        return together, [(first, last, least)]
+    return saved, [part for _, parts in found for part in parts]
 
 
 def _common(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -52,15 +53,25 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
         key = _side_key(config, adapter)
         if _is_played(config.out, name, key, len(scenarios) * config.samples):
             continue
-        model = load_adapted(config.model, adapter)
-        engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
         progress = None if on_progress is None else functools.partial(on_progress, name)
-        with closing(build_panel(config.judges, engine, config.model, config.access, str(config.out))) as panel:
-            rows = play_scenarios(config, scenarios, engine, panel, progress)
+        rows = _play_side(config, adapter, scenarios, progress)
+        gc.collect()  # modules refer to each other in circles: without it two models would lie in memory
         (config.out / f"{name}.settings.json").unlink(missing_ok=True)  # it belongs to the file replaced next
         write_rows(config.out / f"{name}.jsonl", rows)
         write_json(config.out / f"{name}.settings.json", key)
     return compare_files(config.out, config.seed)
+
+
+def _play_side(
+    config: EvaluateConfig,
+    adapter: str,
+    scenarios: Sequence[Scenario],
+    on_progress: Callable[[Sequence[Negotiation]], None] | None,
+) -> list[Row]:
+    model = load_adapted(config.model, adapter)
+    engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
+    with closing(build_panel(config.judges, engine, config.model, config.access, str(config.out))) as panel:
+        return play_scenarios(config, scenarios, engine, panel, on_progress)
 
 
 def _side_key(config: EvaluateConfig, adapter: str) -> dict[str, object]:

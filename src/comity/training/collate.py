@@ -38,9 +38,9 @@ class MicroBatch:
 
 
 def make_micro_batches(
-    samples: Sequence[TurnSample], budget_tokens: int, pad_id: int, share_prefixes: bool = True
+    samples: Sequence[TurnSample], budget_tokens: int, pad_id: int, share_prefixes: bool = True, padded: bool = True
 ) -> Iterator[MicroBatch]:
-    """Yield micro-batches of at most `budget_tokens` padded tokens (one sample at least)."""
+    """Yield micro-batches of at most `budget_tokens` tokens (one sample at least), padding among them if `padded`."""
     sequences = [sample.token_ids for sample in samples]
     # The token before the first trained one stays in the suffix: its hidden state predicts that token.
     limits = [int(sample.loss_mask.argmax()) - 1 for sample in samples]
@@ -52,7 +52,7 @@ def make_micro_batches(
         rows.extend((number, group.length, row) for row in group.rows)
     batch: list[tuple[int, int, int]] = []
     for row in rows:
-        if batch and _padded_tokens([*batch, row], samples) > budget_tokens:
+        if batch and _count_tokens([*batch, row], samples, padded) > budget_tokens:
             yield _build(batch, samples, pad_id)
             batch = []
         batch.append(row)
@@ -60,10 +60,12 @@ def make_micro_batches(
         yield _build(batch, samples, pad_id)
 
 
-def _padded_tokens(batch: Sequence[tuple[int, int, int]], samples: Sequence[TurnSample]) -> int:
+def _count_tokens(batch: Sequence[tuple[int, int, int]], samples: Sequence[TurnSample], padded: bool) -> int:
     prefixes = {group: length for group, length, _ in batch}
-    longest = max(len(samples[row].token_ids) - length for _, length, row in batch)
-    return len(prefixes) * max(prefixes.values()) + len(batch) * longest
+    sizes = [len(samples[row].token_ids) - length for _, length, row in batch]
+    if not padded:
+        return sum(prefixes.values()) + sum(sizes)
+    return len(prefixes) * max(prefixes.values()) + len(batch) * max(sizes)
 
 
 def _build(batch: Sequence[tuple[int, int, int]], samples: Sequence[TurnSample], pad_id: int) -> MicroBatch:

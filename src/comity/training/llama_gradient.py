@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from comity.engines.attention import attend, attend_backward
 from comity.engines.llama import LinearMap, Llama, LlamaLayer, rotate_heads
+from comity.engines.llama_pass import Turn, project, slice_rows
 from comity.engines.packing import Packed, pack
 from comity.training.collate import MicroBatch
 
@@ -25,7 +26,7 @@ LOGIT_ROWS = 256
 
 @dataclass(frozen=True)
 class _Kept:
-    """What one layer keeps for the way back; queries are turned and scaled, keys turned."""
+    """What one layer keeps for the way back; queries are turned and scaled, keys turned. Gates go by slices of rows."""
 
     states_TD: Tensor
     query_HTd: Tensor
@@ -33,8 +34,8 @@ class _Kept:
     value_KTd: Tensor
     found_TD: Tensor
     middle_TD: Tensor
-    gate_TI: Tensor
-    up_TI: Tensor
+    gates: tuple[tuple[Tensor, Tensor], ...]
+    """The gate's and the other map's results (R, I) of each slice."""
 
 
 def llama_logprobs(llama: Llama, batch: MicroBatch) -> tuple[Tensor, Tensor]:
@@ -87,115 +88,132 @@ class _Layers(torch.autograd.Function):
     def forward(ctx: Any, llama: Llama, packed: Packed, place_N: Tensor, *weights: Tensor) -> Tensor:
         kept: list[_Kept] | None = [] if any(ctx.needs_input_grad) else None
         states_TD = llama.embedding_VD[packed.ids_T]
-        cos_T1d, sin_T1d = llama.rotate(packed.position_T)
+        turn = llama.rotate(packed.position_T)
         for layer in llama.layers:
-            states_TD = _forward_layer(llama, layer, packed, states_TD, (cos_T1d, sin_T1d), kept)
+            states_TD = _forward_layer(llama, layer, packed, states_TD, turn, kept)
         last_ND = states_TD[place_N]
-        ctx.llama, ctx.packed, ctx.place_N, ctx.kept = llama, packed, place_N, kept
-        ctx.turn, ctx.last_ND = (cos_T1d, sin_T1d), last_ND
+        ctx.llama, ctx.packed, ctx.place_N, ctx.kept, ctx.turn, ctx.last_ND = (
+            llama,
+            packed,
+            place_N,
+            kept,
+            turn,
+            last_ND,
+        )
         return llama.norm_states(last_ND, llama.norm)
 
     @staticmethod
     def backward(ctx: Any, upper_ND: Tensor) -> tuple[Tensor | None, ...]:
-        llama, packed, kept = ctx.llama, ctx.packed, ctx.kept
+        llama, kept = ctx.llama, ctx.kept
         found: list[list[Tensor]] = []
         wide = torch.promote_types(upper_ND.dtype, torch.float32)
-        gradient_TD = torch.zeros(len(packed.ids_T), upper_ND.shape[1], dtype=wide)
+        gradient_TD = torch.zeros(len(ctx.packed.ids_T), upper_ND.shape[1], dtype=wide)
         last_ND = _norm_backward(ctx.last_ND, llama.norm, llama.epsilon, upper_ND)[1]
         gradient_TD.index_add_(0, ctx.place_N, last_ND)
         for number in reversed(range(len(llama.layers))):
             layer_kept, kept[number] = kept[number], None
-            found.append(_backward_layer(llama, number, packed, layer_kept, gradient_TD, ctx.turn))
+            found.append(_backward_layer(llama, llama.layers[number], ctx.packed, layer_kept, gradient_TD, ctx.turn))
         return (None, None, None, *(gradient for layer in reversed(found) for gradient in layer))
 
 
 def _forward_layer(
-    llama: Llama,
-    layer: LlamaLayer,
-    packed: Packed,
-    states_TD: Tensor,
-    turn: tuple[Tensor, Tensor],
-    kept: list[_Kept] | None,
+    llama: Llama, layer: LlamaLayer, packed: Packed, states_TD: Tensor, turn: Turn, kept: list[_Kept] | None
 ) -> Tensor:
-    heads, keys = llama.heads, llama.key_heads
-    qkv_THd = layer.qkv(llama.norm_states(states_TD, layer.attention_norm)).view(len(states_TD), heads + 2 * keys, -1)
-    turned_HTd = rotate_heads(qkv_THd[:, : heads + keys], *turn).transpose(0, 1)
-    query_HTd = (turned_HTd[:heads] * llama.scale).contiguous()
-    key_KTd = turned_HTd[heads:].contiguous()
-    value_KTd = qkv_THd[:, heads + keys :].transpose(0, 1).contiguous()
-    found_TD = attend(query_HTd, key_KTd, value_KTd, packed)
-    middle_TD = layer.output.plus(found_TD, states_TD)
-    normed_TD = llama.norm_states(middle_TD, layer.mlp_norm)
-    gate_TI, up_TI = layer.gate(normed_TD), layer.up(normed_TD)
+    heads = project(llama, layer, states_TD, turn)
+    found_TD = attend(*heads, packed)
+    middle_TD, result_TD, gates = torch.empty_like(states_TD), torch.empty_like(states_TD), []
+    for rows in slice_rows(len(states_TD)):
+        middle_RD = layer.output.plus(found_TD[rows], states_TD[rows])
+        normed_RD = llama.norm_states(middle_RD, layer.mlp_norm)
+        gate_RI, up_RI = layer.gate(normed_RD), layer.up(normed_RD)
+        result_TD[rows] = layer.down.plus(functional.silu(gate_RI).mul_(up_RI), middle_RD)
+        if kept is not None:
+            middle_TD[rows] = middle_RD
+            gates.append((gate_RI, up_RI))
     if kept is not None:
-        kept.append(_Kept(states_TD, query_HTd, key_KTd, value_KTd, found_TD, middle_TD, gate_TI, up_TI))
-    return layer.down.plus(functional.silu(gate_TI) * up_TI, middle_TD)
+        kept.append(_Kept(states_TD, *heads, found_TD, middle_TD, tuple(gates)))
+    return result_TD
 
 
 def _backward_layer(
-    llama: Llama, number: int, packed: Packed, kept: _Kept, gradient_TD: Tensor, turn: tuple[Tensor, Tensor]
+    llama: Llama, layer: LlamaLayer, packed: Packed, kept: _Kept, gradient_TD: Tensor, turn: Turn
 ) -> list[Tensor]:
     # Changes gradient_TD, that of the states after the layer, into that of the states before it.
-    layer, dtype = llama.layers[number], kept.states_TD.dtype
-    query, key, value, output, gate, up, down = layer.adapted
-    upper_TD = gradient_TD.to(dtype)
-    active_TI = functional.silu(kept.gate_TI)
-    found = [_adapter_gradients(down, active_TI * kept.up_TI, upper_TD)]
-    inner_TI = layer.down.backward(upper_TD)
-    up_TI = inner_TI * active_TI
-    gate_TI = torch.ops.aten.silu_backward(inner_TI.mul_(kept.up_TI), kept.gate_TI)
-    normed_TD, lower_TD = _norm_backward(
-        kept.middle_TD, layer.mlp_norm, llama.epsilon, layer.gate.backward(gate_TI), layer.up.backward(up_TI)
-    )
-    found += [_adapter_gradients(up, normed_TD, up_TI), _adapter_gradients(gate, normed_TD, gate_TI)]
-    upper_TD = gradient_TD.add_(lower_TD).to(dtype)
-    found.append(_adapter_gradients(output, kept.found_TD, upper_TD))
-    heads_THd = _attention_backward(llama, packed, kept, layer.output.backward(upper_TD), turn)
-    sizes = [llama.heads, llama.key_heads, llama.key_heads]
-    parts = [item.flatten(1) for item in torch.split(heads_THd, sizes, 1)]
-    normed_TD, lower_TD = _norm_backward(
-        kept.states_TD, layer.attention_norm, llama.epsilon, layer.qkv.backward(heads_THd.flatten(1))
-    )
-    gradient_TD.add_(lower_TD)
-    found += [
-        _adapter_gradients(adapter, normed_TD, part_TD)
-        for adapter, part_TD in zip((value, key, query), reversed(parts), strict=True)
-    ]
-    return [gradient for pair in reversed(found) for gradient in pair]
-
-
-def _attention_backward(
-    llama: Llama, packed: Packed, kept: _Kept, upper_TD: Tensor, turn: tuple[Tensor, Tensor]
-) -> Tensor:
-    query_THd, key_KTd, value_KTd = attend_backward(kept.query_HTd, kept.key_KTd, kept.value_KTd, upper_TD, packed)
-    cos_T1d, sin_T1d = turn
-    turned_THd = torch.cat((query_THd * llama.scale, key_KTd.transpose(0, 1)), 1)
-    # Turning back is turning by the opposite angle.
-    return torch.cat((rotate_heads(turned_THd, cos_T1d, -sin_T1d), value_KTd.transpose(0, 1)), 1)
+    query, key, value, output, gate, up, down = sums = [_AdapterSums.create(adapter) for adapter in layer.adapted]
+    found_TD = torch.empty_like(kept.found_TD)
+    for rows, (gate_RI, up_RI) in zip(slice_rows(len(found_TD)), kept.gates, strict=True):
+        upper_RD = gradient_TD[rows].to(found_TD.dtype)
+        active_RI = functional.silu(gate_RI)
+        down.add(active_RI * up_RI, upper_RD)
+        inner_RI = layer.down.backward(upper_RD)
+        up_slope_RI = active_RI.mul_(inner_RI)
+        gate_slope_RI = torch.ops.aten.silu_backward(inner_RI.mul_(up_RI), gate_RI)
+        normed_RD, lower_RD = _norm_backward(
+            kept.middle_TD[rows], layer.mlp_norm, llama.epsilon,
+            layer.gate.backward(gate_slope_RI), layer.up.backward(up_slope_RI),
+        )  # fmt: skip
+        up.add(normed_RD, up_slope_RI)
+        gate.add(normed_RD, gate_slope_RI)
+        upper_RD = gradient_TD[rows].add_(lower_RD).to(found_TD.dtype)
+        output.add(kept.found_TD[rows], upper_RD)
+        found_TD[rows] = layer.output.backward(upper_RD)
+    query_THd, key_KTd, value_KTd = attend_backward(kept.query_HTd, kept.key_KTd, kept.value_KTd, found_TD, packed)
+    for rows in slice_rows(len(found_TD)):
+        turned_RHd = torch.cat((query_THd[rows] * llama.scale, key_KTd[:, rows].transpose(0, 1)), 1)
+        # Turning back is turning by the opposite angle.
+        turned_RHd = rotate_heads(turned_RHd, turn[0][rows], -turn[1][rows])
+        qkv_RO = torch.cat((turned_RHd, value_KTd[:, rows].transpose(0, 1)), 1).flatten(1)
+        normed_RD, lower_RD = _norm_backward(
+            kept.states_TD[rows], layer.attention_norm, llama.epsilon, layer.qkv.backward(qkv_RO)
+        )
+        gradient_TD[rows] += lower_RD
+        sizes = [heads * turned_RHd.shape[2] for heads in (llama.heads, llama.key_heads, llama.key_heads)]
+        for part, slope_RO in zip((query, key, value), torch.split(qkv_RO, sizes, 1), strict=True):
+            part.add(normed_RD, slope_RO)
+    return [gradient for item in sums for gradient in item.gradients()]
 
 
 def _norm_backward(states_TD: Tensor, weight_D: Tensor, epsilon: float, *upper: Tensor) -> tuple[Tensor, Tensor]:
     # Normed states again, and the gradient before the norm, in float32 or better; gradients of several readers add up.
     wide = torch.promote_types(states_TD.dtype, torch.float32)
-    inverse_T1 = torch.rsqrt(states_TD.to(wide).square().mean(-1, keepdim=True) + epsilon)
-    unit_TD = states_TD * inverse_T1
-    slope_TD = upper[0].to(wide)
-    for other_TD in upper[1:]:
-        slope_TD = slope_TD + other_TD
-    slope_TD = slope_TD * weight_D
+    unit_TD = states_TD.to(wide)
+    inverse_T1 = torch.rsqrt(unit_TD.square().mean(-1, keepdim=True) + epsilon)
+    unit_TD = unit_TD * inverse_T1
+    slope_TD = sum(upper[1:], upper[0].to(wide)) * weight_D
     along_T1 = (slope_TD * unit_TD).mean(-1, keepdim=True)
-    lower_TD = torch.addcmul(slope_TD, unit_TD, along_T1, value=-1).mul_(inverse_T1)
+    lower_TD = slope_TD.addcmul_(unit_TD, along_T1, value=-1).mul_(inverse_T1)
     return unit_TD.to(states_TD.dtype) * weight_D, lower_TD
 
 
-def _adapter_gradients(adapter: LoraLayer | None, input_TI: Tensor, upper_TO: Tensor) -> list[Tensor]:
-    if adapter is None:
-        return []
-    down_RI, up_OR = _weights_of(adapter)
-    scale = adapter.scaling[adapter.active_adapters[0]]
-    down_grad_RI = (upper_TO @ up_OR).t() @ input_TI
-    up_grad_RO = functional.linear(input_TI, down_RI).t() @ upper_TO
-    return [down_grad_RI * scale, up_grad_RO.t() * scale]
+@dataclass
+class _AdapterSums:
+    """The gradients of one map's adapter, added up over slices of rows in float32 or better."""
+
+    adapter: LoraLayer | None
+    down_RI: Tensor | None = None
+    up_RO: Tensor | None = None
+
+    @staticmethod
+    def create(adapter: LoraLayer | None) -> "_AdapterSums":
+        if adapter is None:
+            return _AdapterSums(None)
+        down_RI, up_OR = _weights_of(adapter)
+        wide = torch.promote_types(down_RI.dtype, torch.float32)
+        return _AdapterSums(adapter, torch.zeros_like(down_RI, dtype=wide), torch.zeros(up_OR.shape[::-1], dtype=wide))
+
+    def add(self, input_TI: Tensor, upper_TO: Tensor) -> None:
+        """Add what some rows contribute, given the map's input and its result's gradient."""
+        if self.down_RI is not None and self.up_RO is not None:
+            down_RI, up_OR = _weights_of(self.adapter)
+            self.down_RI += (upper_TO @ up_OR).t() @ input_TI
+            self.up_RO += functional.linear(input_TI, down_RI).t() @ upper_TO
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients of A and B; nothing for a map without an adapter."""
+        if self.adapter is None or self.down_RI is None or self.up_RO is None:
+            return []
+        scale = self.adapter.scaling[self.adapter.active_adapters[0]]
+        return [self.down_RI * scale, self.up_RO.t() * scale]
 
 
 class _TokenLogprobs(torch.autograd.Function):

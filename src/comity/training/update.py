@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from comity.engines.llama import open_llama
 from comity.training.collate import MicroBatch, make_micro_batches
 from comity.training.distributed import ONE_PROCESS, Processes
 from comity.training.loss import policy_loss
@@ -44,7 +45,8 @@ def update_policy(
     metrics = {"loss/tokens": float(step_tokens), "loss/used_samples": float(used_samples)}
     if not used_samples:
         return metrics
-    batches = list(make_micro_batches(used, settings.micro_batch_tokens, pad_id))
+    packs = open_llama(model) is not None
+    batches = list(make_micro_batches(used, settings.micro_batch_tokens, pad_id, padded=not packs))
     before: list[Tensor] = []
     references = _reference_logprobs(model, optimizer, batches)
     for epoch in range(settings.epochs_per_step):
