@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from comity.config import NegotiationConfig
 from comity.negotiation.protocol import advance, pending
-from comity.types import AgreementJudge, Check, Negotiation, Request, Responder, RoundEnding
+from comity.types import AgreementJudge, Check, Negotiation, Request, Responder, RoundEnding, Verdict
 
 Progress = Callable[[Sequence[Negotiation]], None]
 
@@ -32,11 +32,15 @@ def play(
         if endings:
             verdicts = judge([item for _, item in endings])
             for (i, _), verdict in zip(endings, verdicts, strict=True):
-                check = Check(0, verdict.agreed, verdict.text, verdict.score)
-                states[i] = advance(states[i], check, rules)
+                states[i] = advance(states[i], to_check(verdict), rules)
         if requests:
             replies = responder([item for _, item in requests])
             for (i, _), reply in zip(requests, replies, strict=True):
                 states[i] = advance(states[i], reply, rules)
         if on_progress is not None:
             on_progress(states)
+
+
+def to_check(verdict: Verdict) -> Check:
+    """Return the judge's word in the form that the protocol takes, which numbers the round itself."""
+    return Check(0, verdict.agreed, verdict.text, verdict.score)
