@@ -177,8 +177,20 @@ def test_a_dialogue_becomes_one_plain_row():
         ],
         "checks": [{"round": 1, "agreed": True, "probability": 0.9, "reason": "same plan"}],
         "completion": "A cooks today.", "reward": 3.5, "score": 3.5, "uncertainty": 0.25, "reasons": ["workable"],
-        "heldout_agreed": True, "heldout_score": 2.0, "advantage": 0.5,
+        "heldout_agreed": True, "heldout_score": 2.0, "advantage": 0.5, "policy_version": 0,
     }  # fmt: skip
+
+
+def test_a_dialogue_names_the_policy_that_spoke_in_it():
+    def row(*versions):
+        turns = [Turn(place % 2, Completion("x", policy_version=version)) for place, version in enumerate(versions)]
+        scenario = Scenario("d1", "Who cooks?", "everyday", (), "dev")
+        return runs.negotiation_row(Judged(Negotiation(scenario, turns=tuple(turns)), (), None))
+
+    assert row(4, 4, 4)["policy_version"] == 4
+    assert row(4, 0, 4)["policy_version"] == 4  # seat 1 is an older policy
+    assert row(4, 4, 5)["policy_version"] is None
+    assert row()["policy_version"] is None
 
 
 def test_an_unscored_dialogue_has_no_reward():

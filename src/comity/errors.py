@@ -6,6 +6,7 @@
     ├── ModelError       a model, adapter or head cannot be loaded
     ├── RunError         a run directory is missing, foreign or damaged
     ├── JudgeError       too many verdicts are missing for a training step, or the judges part
+    ├── ServersLost      no server is left to write dialogues
     └── SpendCapReached  the next question could cost more than is left; every paid reply is stored
 
 The command line prints `comity: error: MESSAGE` and exits with code 2; it never shows a traceback for these.
@@ -38,3 +39,7 @@ class JudgeError(ComityError):
 
 class SpendCapReached(ComityError):
     """The next question could cost more than is left; every paid reply is stored."""
+
+
+class ServersLost(ComityError):
+    """No server is left to write dialogues."""

@@ -28,7 +28,7 @@ from comity.config import TrainConfig, to_plain
 from comity.errors import RunError
 from comity.negotiation.protocol import rounds_played
 from comity.scenarios.rows import Row, write_rows
-from comity.types import Completion, Judged
+from comity.types import Completion, Judged, Negotiation
 
 
 def describe_settings(config: TrainConfig) -> dict[str, Any]:
@@ -159,7 +159,8 @@ def negotiation_row(
     Keys: scenario, dilemma, tier, domain, personas (list), sample, ending, rounds, messages [{seat, text, finish,
     tokens}], checks [{round, agreed, probability, reason}], completion (text or null), reward (0-5, 0 without
     agreement, null when unscored), score (judge's CA score of the completion or null), uncertainty, reasons,
-    heldout_agreed, heldout_score, advantage. With `token_text` each message that a local engine sampled has `sampled`
+    heldout_agreed, heldout_score, advantage, policy_version (the training step after which the policy was what spoke
+    for seat 0; null when it spoke as several). With `token_text` each message that a local engine sampled has `sampled`
     {ids, texts, logprobs}, and the joint answer `completion_sampled`. `reread` adds to each, in order, `new_logprobs`:
     those of the policy after the step (see `training/reread.py`).
     """
@@ -203,8 +204,14 @@ def negotiation_row(
         "heldout_agreed": judged.heldout_agreed,
         "heldout_score": judged.heldout_score,
         "advantage": advantage,
+        "policy_version": _find_version(negotiation),
         **sampled,
     }
+
+
+def _find_version(negotiation: Negotiation) -> int | None:
+    versions = {turn.completion.policy_version for turn in negotiation.turns if turn.seat == 0}
+    return versions.pop() if len(versions) == 1 else None
 
 
 def _sampled(
@@ -233,7 +240,7 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
     free = {
         "run", "resume", "optimization.steps", "optimization.token_budget", "save_every", "keep_checkpoints",
         "trackers", "process_timeout_seconds", "access", "judges.max_unscored_share", "judges.parted",
-        "judges.parted_steps", "judges.parted_errors", "store_tokens",
+        "judges.parted_steps", "judges.parted_errors", "store_tokens", "rollouts",
     }  # fmt: skip
     found: set[str] = set()
     for key in before.keys() | after.keys():

@@ -4,10 +4,12 @@ from comity.config.comparing import DemoConfig, EvaluateConfig, StudyConfig
 from comity.config.judges import JudgeConfig, ScoreConfig
 from comity.config.models import AccessConfig, ModelConfig
 from comity.config.negotiation import NegotiationConfig
+from comity.config.rollouts import RolloutConfig
 from comity.config.training import OptimizationConfig, TrainConfig
 from comity.settings import build, load_config, to_plain
 
 __all__ = [
     "AccessConfig", "DemoConfig", "EvaluateConfig", "JudgeConfig", "ModelConfig", "NegotiationConfig",
-    "OptimizationConfig", "ScoreConfig", "StudyConfig", "TrainConfig", "build", "load_config", "to_plain",
+    "OptimizationConfig", "RolloutConfig", "ScoreConfig", "StudyConfig", "TrainConfig", "build",
+    "load_config", "to_plain",
 ]  # fmt: skip

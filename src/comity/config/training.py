@@ -8,6 +8,7 @@ from comity.config.judges import JudgeConfig
 from comity.config.models import AccessConfig, ModelConfig
 from comity.config.negotiation import NegotiationConfig
 from comity.config.ranges import at_least
+from comity.config.rollouts import RolloutConfig
 from comity.errors import ConfigError
 
 
@@ -92,6 +93,7 @@ class TrainConfig:
     judges: JudgeConfig = field(default_factory=JudgeConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    rollouts: RolloutConfig = field(default_factory=RolloutConfig)
 
     def __post_init__(self) -> None:
         at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0, process_timeout_seconds=1)

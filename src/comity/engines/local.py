@@ -61,7 +61,7 @@ class LocalEngine:
         stops = self.stop_ids
         drawn = generate(self.model, prompts, requests, self.tokenizer.pad_token_id, stops, on_draw)
         return [
-            _completion(self, prompt, tokens, logprobs, stops)
+            make_completion(self, prompt, tokens, logprobs, self.policy_version)
             for prompt, (tokens, logprobs) in zip(prompts, drawn, strict=True)
         ]
 
@@ -194,14 +194,11 @@ def _stack(pooled: Mapping[int, Tensor], layers: Sequence[int]) -> NDArray[np.fl
     return features
 
 
-def _completion(
-    engine: LocalEngine,
-    prompt: NDArray[np.int32],
-    tokens: list[int],
-    logprobs: list[float],
-    stops: frozenset[int],
+def make_completion(
+    engine: LocalEngine, prompt: NDArray[np.int32], tokens: list[int], logprobs: list[float], policy_version: int
 ) -> Completion:
-    stopped = bool(tokens) and tokens[-1] in stops
+    """Return the completion of sampled tokens, whoever sampled them, in the words of the engine's tokenizer."""
+    stopped = bool(tokens) and tokens[-1] in engine.stop_ids
     text = engine.tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True).strip()
     return Completion(
         text=text,
@@ -209,5 +206,5 @@ def _completion(
         prompt_ids=prompt,
         token_ids=np.asarray(tokens, np.int32),
         logprobs=np.asarray(logprobs, np.float32),
-        policy_version=engine.policy_version,
+        policy_version=policy_version,
     )

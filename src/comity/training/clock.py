@@ -1,8 +1,9 @@
 """The seconds that each part of a step takes, and the memory at its peak."""
 
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -20,6 +21,8 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = {"rollout": 0.0, "judge": 0.0, "update": 0.0}
         self.begun = time.perf_counter()
+        self._figures: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def measure(self, part: str) -> "_Span":
         """Return a context whose seconds count for the part."""
@@ -34,10 +37,27 @@ class Clock:
 
         return timed
 
+    def note(self, figures: Mapping[str, float]) -> None:
+        """Add what else is to be told of the step beside its time."""
+        self._figures |= figures
+
+    def add_seconds(self, part: str, seconds: float) -> None:
+        """Add to a part; judges may be asked from several threads at once."""
+        with self._lock:
+            self.seconds[part] += seconds
+
     def metrics(self) -> dict[str, float]:
-        """Return `time/PART_seconds`, the time since the clock was made and the peak of memory."""
+        """Return `time/PART_seconds`, the time since the clock was made, the peak of memory, and what was noted.
+
+        Where a judge is asked while dialogues are being written, parts overlap.
+        """
         parts = {f"time/{part}_seconds": seconds for part, seconds in self.seconds.items()}
-        return {**parts, "time/step_seconds": time.perf_counter() - self.begun, "memory/peak_gb": peak_memory_gb()}
+        return {
+            **self._figures,
+            **parts,
+            "time/step_seconds": time.perf_counter() - self.begun,
+            "memory/peak_gb": peak_memory_gb(),
+        }
 
 
 class _Span:
@@ -48,7 +68,7 @@ class _Span:
         self.begun = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.clock.seconds[self.part] += time.perf_counter() - self.begun
+        self.clock.add_seconds(self.part, time.perf_counter() - self.begun)
 
 
 def peak_memory_gb() -> float:

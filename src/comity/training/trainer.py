@@ -65,6 +65,7 @@ from comity.training.parting import describe_parting, find_partings, summarize_p
 from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.reread import Reread, reread_dialogues
 from comity.training.samples import make_samples
+from comity.training.serving import Host, hand_over, open_host, play_at_host
 from comity.training.summaries import count_sampled_tokens, count_unwatched, summarize_rewards
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
@@ -89,6 +90,8 @@ class Session:
     processes: Processes = ONE_PROCESS
     questions: Sequence[Row] = ()
     """Open-ended questions that are mixed with the dilemmas."""
+    host: Host | None = None
+    """Who writes the dialogues in place of `engine`."""
 
 
 def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnProgress | None = None) -> Session:
@@ -189,7 +192,8 @@ def open_session(
     engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
     panel = build_panel(config.judges, engine, config.model, config.access, str(config.run))
     optimizer = PolicyOptimizer.create(model, config.optimization)
-    return Session(config, model, engine, panel, optimizer, dilemmas, pairs, processes, questions)
+    host = open_host(config, engine)
+    return Session(config, model, engine, panel, optimizer, dilemmas, pairs, processes, questions, host)
 
 
 def train_step(session: Session, step: int, on_progress: OnProgress | None = None) -> dict[str, float]:
@@ -258,13 +262,21 @@ def _play_groups(session: Session, step: int, clock: Clock, on_progress: OnProgr
     config = session.config
     scenarios = _draw_step(session, step)
     states = [start(scenario, sample) for scenario in scenarios for sample in range(config.optimization.group_size)]
+    states, judge = states[share_of(len(states), session.processes)], clock.wrap("judge", session.panel.agreement)
     # The step enters every request's seed: a scenario that comes again is played anew.
+    seed = config.seed * 1_000_003 + step
+    if session.host is not None:
+        speakers = hand_over(session.host, session.model, session.optimizer, config, step)
+        with clock.measure("rollout"):
+            played, figures = play_at_host(session.host, speakers, states, judge, config, seed, on_progress)
+        clock.note(figures)
+        return played
     return play(
-        states[share_of(len(states), session.processes)],
+        states,
         config.negotiation,
         clock.wrap("rollout", seat_players(session.engine, session.optimizer, step)),
-        clock.wrap("judge", session.panel.agreement),
-        seed=config.seed * 1_000_003 + step,
+        judge,
+        seed=seed,
         always_complete=not config.optimization.agreement_gate,
         on_progress=on_progress,
     )
