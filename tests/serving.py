@@ -21,7 +21,7 @@ import torch
 from peft import PeftModel
 
 from comity.engines.generate import generate
-from comity.engines.merging import adapters_off, merged_adapter
+from comity.engines.merging import adapters_off
 from comity.engines.models import load_model, load_tokenizer
 from comity.types import Request, Sampling
 
@@ -93,8 +93,7 @@ class Policy:
                 yield
         else:
             self.model.set_adapter(name, inference_mode=True)
-            with merged_adapter(self.model):
-                yield
+            yield
 
 
 @contextmanager
