@@ -74,9 +74,12 @@ class LlamaDecoder:
 
     def _arrange(self) -> None:
         # Every beginning has as many slots as its largest group has rows; a free slot repeats some row. Rows without a
-        # beginning have a slot at the first one, where the mask gives them no weight.
+        # beginning take free slots, since the mask gives them no weight at any.
         count = self.shared_keys[0].shape[1]
-        rows = [[row for row, owner in enumerate(self.owners) if max(owner, 0) == c] for c in range(count)]
+        rows = [[row for row, owner in enumerate(self.owners) if owner == c] for c in range(count)]
+        for row, owner in enumerate(self.owners):
+            if owner < 0:
+                min(rows, key=len).append(row)
         slots = max(map(len, rows), default=0)
         self.row_of_slot = torch.tensor([(own + [0] * slots)[:slots] for own in rows], dtype=torch.long).flatten()
         place = {row: c * slots + slot for c, own in enumerate(rows) for slot, row in enumerate(own)}
