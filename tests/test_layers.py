@@ -11,7 +11,8 @@ import comity
 
 ORDER = (
     "types", "errors", "settings", "config", "prompts", "access", "scenarios", "negotiation", "runs", "engines",
-    "judges", "training", "plan", "bench", "evaluation", "report", "viewer", "demo", "study", "cli", "__main__",
+    "judges", "training", "cluster", "plan", "bench", "evaluation", "report", "viewer", "demo", "study", "cli",
+    "__main__",
 )  # fmt: skip
 ROOT = Path(comity.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

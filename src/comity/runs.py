@@ -12,6 +12,7 @@
 Rows are appended with one write and flushed to disk; on resume, rows and files after the checkpoint are dropped.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,11 +25,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from comity.config import TrainConfig, to_plain
+from comity.config import ClusterConfig, TrainConfig, to_plain
 from comity.errors import RunError
 from comity.negotiation.protocol import rounds_played
 from comity.scenarios.rows import Row, write_rows
 from comity.types import Completion, Judged, Negotiation
+
+FREE_IN_CLUSTER = tuple(
+    f"cluster.{item.name}" for item in dataclasses.fields(ClusterConfig) if item.name != "max_staleness"
+)
+"""Where the parts of a run live may change on resume; how old the policy that speaks may be may not."""
 
 
 def describe_settings(config: TrainConfig) -> dict[str, Any]:
@@ -240,7 +246,7 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
     free = {
         "run", "resume", "optimization.steps", "optimization.token_budget", "save_every", "keep_checkpoints",
         "trackers", "process_timeout_seconds", "access", "judges.max_unscored_share", "judges.parted",
-        "judges.parted_steps", "judges.parted_errors", "store_tokens", "rollouts",
+        "judges.parted_steps", "judges.parted_errors", "store_tokens", "rollouts", *FREE_IN_CLUSTER,
     }  # fmt: skip
     found: set[str] = set()
     for key in before.keys() | after.keys():

@@ -1,8 +1,9 @@
 """A training session of the tiny model whose judges are plain functions of the text; also a command that runs one.
 
-`python small_session.py MODEL RUN STEPS [resume] [hang:N] [rank:R] [timeout:S]` trains in RUN; with `hang:N` it stops
-in the middle of step N, writes RUN/hanging and waits to be killed, or only the process of rank R does. A launcher's
-environment makes it one of several processes, which wait at most S seconds for each other.
+`python small_session.py MODEL RUN STEPS [resume] [hang:N] [rank:R] [timeout:S] [budget:B]` trains in RUN; with `hang:N`
+it stops in the middle of step N, writes RUN/hanging and waits to be killed, or only the process of rank R does. A
+launcher's environment makes it one of several processes, which wait at most S seconds for each other. B tokens at most
+go through the model at once in the update.
 """
 
 import sys
@@ -19,7 +20,9 @@ from comity.judges.panel import Panel
 from comity.runs import create_run, read_metrics
 from comity.training.distributed import ONE_PROCESS, open_processes, run_on_writer
 from comity.training.policy import PolicyOptimizer, load_policy
-from comity.training.trainer import Session, run_steps
+from comity.training.session import Session
+from comity.training.sharding import shard_base, wants_sharding
+from comity.training.trainer import run_steps
 from comity.types import Sampling, Verdict
 
 DILEMMAS = [
@@ -68,6 +71,8 @@ def build_session(config, agreement=judge_agreement, agency=judge_agency, proces
     """Return a session as `open_session` does, with other judges and rows."""
     torch.set_num_threads(1)
     model = load_policy(config.model)
+    if wants_sharding(config.model, processes):
+        shard_base(model)
     engine = LocalEngine(model, load_tokenizer(config.model.name))
     optimizer = PolicyOptimizer.create(model, config.optimization)
     return Session(config, model, engine, Panel(agreement, agency), optimizer, DILEMMAS, PAIRS, processes)
@@ -75,8 +80,9 @@ def build_session(config, agreement=judge_agreement, agency=judge_agency, proces
 
 def main(folder, run, steps, *options):
     """Train as `comity.training.trainer.train` does; see the module docstring."""
-    config = build_config(folder, run, int(steps), resume="resume" in options)
     numbers = {name: int(value) for name, _, value in (option.partition(":") for option in options) if value}
+    budget = numbers.get("budget", 2048)
+    config = build_config(folder, run, int(steps), resume="resume" in options, micro_batch_tokens=budget)
     hang, hanging_rank = numbers.get("hang", 0), numbers.get("rank", 0)
     processes = open_processes("cpu", numbers.get("timeout", 120))
 

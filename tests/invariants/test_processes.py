@@ -40,9 +40,8 @@ def start_processes(stack, size, *arguments):
     command, port = [sys.executable, str(SCRIPT), *map(str, arguments)], free_port()
     started = []
     for rank in range(size):
-        process = subprocess.Popen(
-            command, env=environment(rank, size, port), stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        told = environment(rank, size, port)
+        process = subprocess.Popen(command, env=told, stderr=subprocess.PIPE, text=True, start_new_session=True)
         stack.enter_context(process)
         stack.callback(process.kill)
         started.append(process)
@@ -99,6 +98,16 @@ def test_several_processes_equal_one(tiny_folder, alone, tmp_path, size):
     assert all(row["loss/gradient_norm"] > 0 for row in read_metrics(alone))
     # The order of additions does differ: the tolerance is needed, so the comparison is not of a run with itself.
     assert read_metrics(alone) != read_metrics(tmp_path / "run")
+
+
+def test_processes_that_share_one_base_equal_one(tiny_folder, alone, tmp_path, monkeypatch):
+    # What `accelerate launch` tells its processes for FSDP2. So few tokens at once make the numbers of passes differ
+    # among the processes, and those that have done theirs take part in the others'.
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    run_processes(3, tiny_folder, tmp_path / "run", 4, "budget:400")
+    assert_close_runs(alone, tmp_path / "run", 4)
+    assert [row["process/count"] for row in read_metrics(tmp_path / "run")] == [3] * 4
 
 
 @pytest.mark.parametrize(("dying", "counts"), [(1, [2, 2, 2, 3]), (0, [2, 2, 3, 3])])

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from comity.cli import main
-from comity.config import JudgeConfig, ModelConfig, TrainConfig, to_plain
+from comity.config import ClusterConfig, JudgeConfig, ModelConfig, TrainConfig, to_plain
 from comity.plan.checks import check_training
 from comity.runs import create_run
 
 NAMES = [
     "dilemmas", "personas", "model", "chat template", "adapter", "device", "judges", "run directory", "trackers",
+    "cluster",
 ]  # fmt: skip
 
 
@@ -110,3 +111,12 @@ def test_the_command_ends_with_the_first_problem(capsys, tiny_folder, tmp_path):
     assert out.count("PROBLEM  ") == 2
     assert err.startswith("comity: error: 2 checks failed, the first is personas: none.jsonl: cannot be read")
     assert err.count("\n") == 1
+
+
+def test_a_cluster_is_described_and_not_reached(config):
+    ray = replace(config, cluster=ClusterConfig(kind="ray", address="far:6379", trainers=2, workers=3))
+    assert outcomes(ray)["cluster"].detail == (
+        "2 trainers, 3 rollout workers and 1 judges under Ray at far:6379, which is not reached for this"
+    )
+    many = replace(config, cluster=ClusterConfig(kind="ray", trainers=17))  # 2 scenarios x 8 rollouts a step
+    assert "is less than the 17 processes" in outcomes(many)["cluster"].detail

@@ -195,9 +195,14 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, console: "Console
         try_run(config, launched_as()[1], lambda line: print_line(console, line))
         return
     with TrainProgress(console, config) as progress:
-        from comity.training.trainer import train
+        if config.cluster.kind == "ray":
+            from comity.cluster import train_on_ray
 
-        train(config, progress.on_step, progress.on_progress)
+            train_on_ray(config, progress.on_step, progress.on_progress)
+        else:
+            from comity.training.trainer import train
+
+            train(config, progress.on_step, progress.on_progress)
     print_line(console, f"{config.run}: {config.optimization.steps} steps done; see `comity report {config.run}`")
 
 

@@ -8,7 +8,7 @@ import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -18,6 +18,8 @@ from comity.errors import ConfigError
 Settings = TypeVar("Settings")
 PREFIX = "setting:"
 """What the names of settings begin with in the parsed arguments."""
+SHORT = {"max_spend": "access.max_spend", "cluster": "cluster.kind", "address": "cluster.address"}
+"""Settings that are typed at the command line more than written down, without and with their table."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,7 +94,7 @@ def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
     """Write each setting among the words as `--key=value`.
 
     A bare `--flag` becomes `--flag=true`, `-` in keys becomes `_`, and values may begin with a minus sign. A setting of
-    several words takes all that follow up to the next option: `--models a=x b=y`. `--max-spend` needs no table before.
+    several words takes all that follow up to the next option: `--models a=x b=y`. Those in SHORT need no table before.
     """
     flags = {option.key: option.hint is bool for option in all_options(kind)}
     lists = {option.key for option in all_options(kind) if typing.get_origin(option.hint) is tuple}
@@ -119,11 +121,10 @@ def join_values(words: Sequence[str], kind: type[Any]) -> list[str]:
     return joined
 
 
-def _full_key(key: str, known: Iterable[str]) -> str:
-    # The one setting that stops money from being spent needs no table before it.
-    if key != "max_spend":
+def _full_key(key: str, known: Collection[str]) -> str:
+    if key in known or key not in SHORT:
         return key
-    return next((full for full in known if full.endswith("access.max_spend")), key)
+    return next((full for full in known if full.endswith(SHORT[key])), key)
 
 
 def all_options(kind: type[Any]) -> list[Option]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from comity.config.cluster import ClusterConfig
 from comity.config.judges import JudgeConfig
 from comity.config.models import AccessConfig, ModelConfig
 from comity.config.negotiation import NegotiationConfig
@@ -94,6 +95,7 @@ class TrainConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         at_least(self, "", seed=0, save_every=1, keep_checkpoints=1, threads=0, process_timeout_seconds=1)
@@ -107,6 +109,16 @@ class TrainConfig:
             raise ConfigError(
                 f"question_share is {self.question_share}: it mixes questions with negotiations, so name questions "
                 "and leave solo out"
+            )
+        if self.cluster.kind == "ray" and (self.rollouts.servers or self.rollouts.engine != "transformers"):
+            raise ConfigError(
+                "cluster.kind is ray, whose rollout workers speak with the transformers engine: leave rollouts.servers "
+                "and rollouts.engine out, or choose kind none"
+            )
+        if self.cluster.max_staleness and not self.optimization.importance_cap:
+            raise ConfigError(
+                f"cluster.max_staleness is {self.cluster.max_staleness}, but optimization.importance_cap is 0: without "
+                "the importance weight an older policy's words would count as the new one's: choose a cap above 0"
             )
         for tracker in self.trackers:
             if tracker not in ("tensorboard", "trackio", "wandb"):

@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from comity.engines.merging import can_fold, folded_weight, has_active_adapter
 
@@ -181,6 +182,8 @@ def _is_known(base: PreTrainedModel) -> bool:
         # Other kinds change their frequencies with the length of a text.
         and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
         and type(base.lm_head) is nn.Linear
+        # What spreads layers over processes gives them another class.
+        and all(type(layer) is LlamaDecoderLayer for layer in base.model.layers)
         and type(base.model.embed_tokens) is nn.Embedding
     )
 

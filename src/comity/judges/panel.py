@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from comity.access import Spend
 from comity.config import AccessConfig, JudgeConfig, ModelConfig
@@ -12,10 +13,46 @@ from comity.engines.models import EMBEDDED
 from comity.judges.human import build_human_judge, mix_human_ratings
 from comity.judges.named import JudgeSources, list_judges, open_sources
 from comity.negotiation.protocol import is_solo, latest_round
-from comity.types import AgencyJudge, AgreementJudge, Answer, Judged, Negotiation, SatisfactionJudge, Verdict
+from comity.types import (
+    AgencyJudge,
+    AgreementJudge,
+    Answer,
+    Judged,
+    Negotiation,
+    RoundEnding,
+    SatisfactionJudge,
+    Verdict,
+)
 
 SHIPPED_ACCESS = AccessConfig()
 SELF_JUDGE = "self"
+
+
+class Judges(Protocol):
+    """What a training run asks of its judges, wherever they are."""
+
+    def agreement(self, endings: Sequence[RoundEnding], /) -> Sequence[Verdict]:
+        """Return for each round whether both sides agreed."""
+
+    def judge(self, negotiations: Sequence[Negotiation], gated: bool = True) -> list[Judged]:
+        """Score ended negotiations, see `Panel.judge`."""
+
+    @property
+    def watches_answers(self) -> bool:
+        """Return whether a held-out judge scores the joint answers too."""
+
+    @property
+    def costs_money(self) -> bool:
+        """Return whether a judge is behind an address."""
+
+    def read_spend(self) -> list[Spend]:
+        """Return what this run spent on its judges so far, in every process."""
+
+    def count_passed_on(self) -> dict[str, tuple[int, int]]:
+        """Return how many rows each cascade has read and passed on so far for this process, by what it judges."""
+
+    def close(self) -> None:
+        """Close what the judges hold open."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +70,11 @@ class Panel:
     def read_spend(self) -> list[Spend]:
         """Return what this run spent on its judges so far, in every process; [] when none is behind an address."""
         return self.sources.read_spend() if self.sources is not None else []
+
+    @property
+    def watches_answers(self) -> bool:
+        """Return whether a held-out judge scores the joint answers too."""
+        return self.heldout_agency is not None
 
     @property
     def costs_money(self) -> bool:
@@ -84,19 +126,20 @@ class Panel:
 
 def build_panel(
     judges: JudgeConfig,
-    engine: LocalEngine,
+    engine: LocalEngine | None,
     model: ModelConfig,
     access: AccessConfig = SHIPPED_ACCESS,
     run: str = "",
 ) -> Panel:
     """Build the judges that the settings name (see `named`); heads read the frozen base of `engine` where it is theirs.
+    Without an engine they load their base themselves, and no judge can be the policy.
 
     What judges behind an address cost is booked under `run`. Raise DataError when human ratings are too few.
     """
     settings = [judges.agreement, judges.agency, *([judges.heldout_judge] if judges.heldout else [])]
     names = {*list_judges(settings)} | ({judges.satisfaction} - {"none"})
-    sources = open_sources(names - {SELF_JUDGE}, judges, {model.name: engine}, access, run)
-    if SELF_JUDGE in names:
+    sources = open_sources(names - {SELF_JUDGE}, judges, {model.name: engine} if engine else {}, access, run)
+    if SELF_JUDGE in names and engine is not None:
         # The policy that judges itself answers through the engine that plays, with its adapter of the moment.
         sources.local[SELF_JUDGE] = engine
     with ExitStack() as opened:

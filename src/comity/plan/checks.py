@@ -36,6 +36,7 @@ def check_training(config: TrainConfig) -> Iterator[Check]:
         ("judges", _check_judges),
         ("run directory", _check_run_directory),
         ("trackers", _check_trackers),
+        ("cluster", _check_cluster),
     )
     for name, check in checks:
         try:
@@ -146,3 +147,16 @@ def _check_trackers(config: TrainConfig) -> str:
         if find_spec(name) is None:
             raise ConfigError(f"trackers has {name!r}, which is not installed: run `pip install comity[{name}]`")
     return ", ".join(config.trackers) or "none besides metrics.jsonl"
+
+
+def _check_cluster(config: TrainConfig) -> str:
+    from comity.training.trainer import require_work
+
+    settings = config.cluster
+    if settings.kind == "none":
+        return "none: this process, and those of a launcher"
+    if find_spec("ray") is None:
+        raise ConfigError("cluster.kind is ray, which is not installed: run `pip install comity[ray]`")
+    require_work(settings.trainers, config.optimization)
+    parts = f"{settings.trainers} trainers, {settings.workers} rollout workers and {settings.judges} judges"
+    return f"{parts} under Ray at {settings.address}, which is not reached for this"

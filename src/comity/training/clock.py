@@ -41,6 +41,12 @@ class Clock:
         """Add what else is to be told of the step beside its time."""
         self._figures |= figures
 
+    def add(self, other: "Clock") -> None:
+        """Add the seconds of parts that another clock has measured, and what was noted there."""
+        for part, seconds in other.seconds.items():
+            self.add_seconds(part, seconds)
+        self.note(other._figures)
+
     def add_seconds(self, part: str, seconds: float) -> None:
         """Add to a part; judges may be asked from several threads at once."""
         with self._lock:

@@ -19,6 +19,12 @@ from torch import Tensor
 from comity.errors import ComityError, ConfigError, RunError
 
 T = TypeVar("T")
+
+
+class ProcessLostError(RunError):
+    """Another process of the run ended or did not answer in time."""
+
+
 WRITER = 0
 """The rank that writes the run directory."""
 
@@ -166,6 +172,11 @@ def open_processes(device: str, timeout_seconds: int) -> Processes:
         return ONE_PROCESS
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"model.device is {device!r} in a run of {size} processes: choose auto, cpu or cuda")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ConfigError(
+            "the launcher's configuration asks for DeepSpeed, which does not fit this loop: take one with FSDP2, such "
+            "as configs/accelerate/fsdp2.yaml"
+        )
     try:
         from accelerate import PartialState
     except ImportError as error:
@@ -188,6 +199,6 @@ def _named_loss(rank: int, size: int) -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RunError(
+        raise ProcessLostError(
             f"process {rank} of {size} lost the others ({first}): see why they ended, then continue with --resume"
         ) from error

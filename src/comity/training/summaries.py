@@ -58,6 +58,13 @@ def summarize_rewards(
     return {key: value for key, value in metrics.items() if not np.isnan(value)}
 
 
+def summarize_staleness(judged: Sequence[Judged], version: int) -> dict[str, float]:
+    """Return how many versions the policy that spoke was behind the one that learns, `version`, over its messages."""
+    spoken = [turn.completion for item in judged for turn in item.negotiation.turns if turn.seat == 0]
+    behind = [version - completion.policy_version for completion in spoken if len(completion.token_ids)]
+    return {"staleness/mean": float(np.mean(behind)), "staleness/max": float(max(behind))} if behind else {}
+
+
 def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {key: float(np.mean(items)) for key, items in values.items() if items}
 

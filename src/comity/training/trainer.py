@@ -8,23 +8,16 @@ step's dialogues, and the first one writes the run directory.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from comity.config import OptimizationConfig, TrainConfig
-from comity.engines.local import LocalEngine
-from comity.engines.models import load_tokenizer
 from comity.errors import ComityError, ConfigError, JudgeError
 from comity.judges.human import read_human_ratings
-from comity.judges.panel import Panel, build_panel
 from comity.judges.signs import summarize_signs
-from comity.negotiation.lockstep import play
-from comity.negotiation.protocol import start
 from comity.runs import (
     append_metrics,
     create_run,
@@ -35,13 +28,11 @@ from comity.runs import (
     write_negotiations,
 )
 from comity.scenarios.load import (
-    draw_scenarios,
     load_dilemmas,
     load_persona_pairs,
     load_questions,
     relate_personas,
 )
-from comity.scenarios.rows import Row
 from comity.training.advantages import group_advantages
 from comity.training.checkpoint import (
     Checkpoint,
@@ -53,53 +44,41 @@ from comity.training.checkpoint import (
 )
 from comity.training.clock import Clock
 from comity.training.distributed import (
-    ONE_PROCESS,
-    Processes,
     is_writer,
     open_processes,
     run_on_writer,
     share_of,
 )
-from comity.training.opponent import seat_players
 from comity.training.parting import describe_parting, find_partings, summarize_parting
-from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.reread import Reread, reread_dialogues
+from comity.training.rollouts import prepare_play
 from comity.training.samples import make_samples
-from comity.training.serving import Host, hand_over, open_host, play_at_host
-from comity.training.summaries import count_sampled_tokens, count_unwatched, summarize_rewards
+from comity.training.session import Crew, Session, open_session
+from comity.training.sharding import whole_base
+from comity.training.summaries import count_sampled_tokens, count_unwatched, summarize_rewards, summarize_staleness
 from comity.training.trackers import open_trackers
 from comity.training.update import update_policy
 from comity.training.verdicts import count_since, require_verdicts, summarize_passed_on, summarize_spend
-from comity.types import Judged, Negotiation, Scenario
+from comity.types import Judged, Negotiation
 
 OnStep = Callable[[int, dict[str, float]], None]
 OnProgress = Callable[[Sequence[Negotiation]], None]
 
 
-@dataclass(frozen=True)
-class Session:
-    """What a training run holds in memory: one base model for policy, opponent and embedded judges."""
-
-    config: TrainConfig
-    model: PreTrainedModel
-    engine: LocalEngine
-    panel: Panel
-    optimizer: PolicyOptimizer
-    dilemmas: Sequence[Row]
-    pairs: Sequence[Row]
-    processes: Processes = ONE_PROCESS
-    questions: Sequence[Row] = ()
-    """Open-ended questions that are mixed with the dilemmas."""
-    host: Host | None = None
-    """Who writes the dialogues in place of `engine`."""
-
-
-def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnProgress | None = None) -> Session:
+def train(
+    config: TrainConfig,
+    on_step: OnStep | None = None,
+    on_progress: OnProgress | None = None,
+    crew: Crew | None = None,
+) -> Session:
     """Train to the configured step, from the last checkpoint with `resume`; return what is in memory at the end.
 
     `on_step` gets the metrics of every finished step, `on_progress` the dialogues after every batch of messages.
-    Started as one of several processes, it trains together with them; callbacks are called in each.
+    Started as one of several processes, it trains together with them; callbacks are called in each. With a `crew`,
+    text is sampled and judged in other processes.
     """
+    if config.cluster.kind != "none" and crew is None:
+        raise ConfigError(f"cluster.kind is {config.cluster.kind!r}, which only `comity train` starts: choose none")
     if config.threads:
         torch.set_num_threads(config.threads)
     questions = [] if config.questions == "none" else load_questions(config.questions)
@@ -110,8 +89,8 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_progress: OnPro
     processes = open_processes(config.model.device, config.process_timeout_seconds)
     require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
-    session = open_session(config, dilemmas, pairs, processes, questions if config.question_share else ())
-    with closing(session.panel):
+    session = open_session(config, dilemmas, pairs, processes, questions if config.question_share else (), crew)
+    with closing(session.panel), closing(session.plays):
         run_on_writer(processes, lambda: create_run(config.run, describe_settings(config), config.resume))
         run_steps(session, on_step, on_progress)
     processes.close()
@@ -180,32 +159,14 @@ def _find_beginning(session: Session) -> Checkpoint | None:
     return begin
 
 
-def open_session(
-    config: TrainConfig,
-    dilemmas: Sequence[Row],
-    pairs: Sequence[Row],
-    processes: Processes = ONE_PROCESS,
-    questions: Sequence[Row] = (),
-) -> Session:
-    """Load the policy, its engine, the judges and the optimiser."""
-    model = load_policy(config.model)
-    engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
-    panel = build_panel(config.judges, engine, config.model, config.access, str(config.run))
-    optimizer = PolicyOptimizer.create(model, config.optimization)
-    host = open_host(config, engine)
-    return Session(config, model, engine, panel, optimizer, dilemmas, pairs, processes, questions, host)
-
-
 def train_step(session: Session, step: int, on_progress: OnProgress | None = None) -> dict[str, float]:
     """Play, judge and learn once; write the dialogues and return the step's metrics. `step` counts from 1."""
     config, processes = session.config, session.processes
     settings = config.optimization
-    session.engine.policy_version = step - 1
     clock = Clock()
     spent, passed_before = run_on_writer(processes, session.panel.read_spend), session.panel.count_passed_on()
-    played = _play_groups(session, step, clock, on_progress)
-    with clock.measure("judge"):
-        judged = session.panel.judge(played, settings.agreement_gate)
+    judged, played = session.plays.take(step, lambda later: prepare_play(session, later, step - 1, on_progress))
+    clock.add(played)
     everyone = [item for part in processes.gather_on_writer(judged) for item in part]
     run_on_writer(processes, lambda: require_verdicts(everyone, step, config.judges.max_unscored_share))
     rewards = [np.nan if item.reward is None else item.reward for item in judged]
@@ -221,7 +182,8 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     reread: list[Reread] = []
     if config.store_tokens:
         budget = settings.micro_batch_tokens
-        own = reread_dialogues(session.model, judged, config.negotiation, budget, pad_id)
+        with whole_base(session.model):
+            own = reread_dialogues(session.model, judged, config.negotiation, budget, pad_id)
         reread = [item for part in processes.gather_on_writer(own) for item in part]
     told = run_on_writer(
         processes, lambda: _write_dialogues(session, step, everyone, reread, rewards_SG, advantages_SG)
@@ -249,51 +211,11 @@ def _write_dialogues(
     write_negotiations(config.run, step, rows)
     signs = {f"signs/{key}": value for key, value in summarize_signs(rows).items()}
     sampled = {"sampled/tokens": float(sum(map(count_sampled_tokens, judged)))}
-    unwatched = count_unwatched(judged) if session.panel.heldout_agency is not None else {}
-    return summarize_rewards(judged, rewards_SG, advantages_SG) | unwatched | signs | sampled
+    unwatched = count_unwatched(judged) if session.panel.watches_answers else {}
+    staleness = summarize_staleness(judged, step - 1)
+    return summarize_rewards(judged, rewards_SG, advantages_SG) | unwatched | signs | sampled | staleness
 
 
 def _largest(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     # Time and memory of the slowest and the largest process: they are what a run waits for and what has to fit.
     return {key: max(part[key] for part in parts) for key in parts[0]} | {"process/count": float(len(parts))}
-
-
-def _play_groups(session: Session, step: int, clock: Clock, on_progress: OnProgress | None) -> list[Negotiation]:
-    config = session.config
-    scenarios = _draw_step(session, step)
-    states = [start(scenario, sample) for scenario in scenarios for sample in range(config.optimization.group_size)]
-    states, judge = states[share_of(len(states), session.processes)], clock.wrap("judge", session.panel.agreement)
-    # The step enters every request's seed: a scenario that comes again is played anew.
-    seed = config.seed * 1_000_003 + step
-    if session.host is not None:
-        speakers = hand_over(session.host, session.model, session.optimizer, config, step)
-        with clock.measure("rollout"):
-            played, figures = play_at_host(session.host, speakers, states, judge, config, seed, on_progress)
-        clock.note(figures)
-        return played
-    return play(
-        states,
-        config.negotiation,
-        clock.wrap("rollout", seat_players(session.engine, session.optimizer, step)),
-        judge,
-        seed=seed,
-        always_complete=not config.optimization.agreement_gate,
-        on_progress=on_progress,
-    )
-
-
-def _draw_step(session: Session, step: int) -> list[Scenario]:
-    config, count = session.config, session.config.optimization.scenarios_per_step
-    asked = count_questions(count, config.question_share)
-    told = count - asked
-    return [
-        *draw_scenarios(session.dilemmas, session.pairs, (step - 1) * told, told, config.seed, config.solo),
-        *draw_scenarios(session.questions, session.pairs, (step - 1) * asked, asked, config.seed, solo=True),
-    ]
-
-
-def count_questions(scenarios: int, share: float) -> int:
-    """Return how many of a step's scenarios are questions: the share, rounded, but never none nor all of several."""
-    if not share:
-        return 0
-    return min(max(round(share * scenarios), 1), max(scenarios - 1, 1))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -12,6 +13,7 @@ from comity.training.collate import MicroBatch, make_micro_batches
 from comity.training.distributed import ONE_PROCESS, Processes
 from comity.training.loss import policy_loss
 from comity.training.policy import PolicyOptimizer, token_logprobs
+from comity.training.sharding import is_sharded
 from comity.types import TurnSample
 
 
@@ -45,10 +47,12 @@ def update_policy(
     metrics = {"loss/tokens": float(step_tokens), "loss/used_samples": float(used_samples)}
     if not used_samples:
         return metrics
-    packs = open_llama(model) is not None
-    batches = list(make_micro_batches(used, settings.micro_batch_tokens, pad_id, padded=not packs))
+    packs, sharded = open_llama(model) is not None, is_sharded(model)
+    budget = settings.micro_batch_tokens
+    batches = list(make_micro_batches(used, budget, pad_id, share_prefixes=not sharded, padded=not packs))
+    idle = _idle_batches(len(batches), pad_id, processes) if sharded else []
     before: list[Tensor] = []
-    references = _reference_logprobs(model, optimizer, batches)
+    references = _reference_logprobs(model, optimizer, [*batches, *idle])
     for epoch in range(settings.epochs_per_step):
         totals = _Totals()
         for place, batch in enumerate(batches):
@@ -57,6 +61,8 @@ def update_policy(
             optimizer.collect()
             if epoch == 0:
                 before.append(logprobs_N)
+        for batch in idle:
+            _pass_idly(model, optimizer, batch)
         processes.sum_tensors(optimizer.gradients())
         totals = _add_totals(processes.gather(totals))
         norm = optimizer.step(step)
@@ -86,6 +92,19 @@ def _reference_logprobs(
         return [None] * len(batches)
     with torch.no_grad(), optimizer.reference_policy():
         return [token_logprobs(model, batch)[0] for batch in batches]
+
+
+def _idle_batches(count: int, pad_id: int, processes: Processes) -> list[MicroBatch]:
+    # For a process that is done before others are: they gather the layers of a sharded base from all.
+    sample = TurnSample(np.full(2, pad_id, np.int32), np.array([False, True]), np.zeros(2, np.float32), 0.0)
+    (batch,) = make_micro_batches([sample], 2, pad_id, share_prefixes=False)
+    return [batch] * (max(processes.gather(count)) - count)
+
+
+def _pass_idly(model: PreTrainedModel, optimizer: PolicyOptimizer, batch: MicroBatch) -> None:
+    logprobs_N, _ = token_logprobs(model, batch)
+    (logprobs_N.sum() * 0).backward()  # type: ignore[no-untyped-call]
+    optimizer.collect()
 
 
 def _add_totals(parts: Sequence[_Totals]) -> _Totals:

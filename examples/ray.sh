@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Train under Ray, with trainers, rollout workers and judges where Ray finds places for them:
+#
+#     bash examples/ray.sh [CONFIG [--SETTING VALUE ...]]      on this machine
+#     RAY_ADDRESS=HOST:6379 bash examples/ray.sh ...           on a cluster that is up (`ray start`), of which this is one
+#     sbatch examples/ray.sh ...                               on the machines of a Slurm job
+#
+# What goes where is in [cluster], such as --cluster.workers 8 --cluster.worker_gpus 1; see docs/scaling.md. A run that was
+# stopped, requeued or submitted again goes on from its last checkpoint. Start it from the root of the repository, with the
+# environment of `make setup` in .venv or comity on the PATH; several machines need a folder that all of them see, with the
+# repository in it, and --cluster.storage for Ray Train.
+#SBATCH --job-name=comity-ray
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=48:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=comity-ray-%j.log
+set -euo pipefail
+
+config=${1:-configs/qwen3-0.6b.toml}
+shift $(($# > 0 ? 1 : 0))
+if [ -d .venv ]; then PATH="$PWD/.venv/bin:$PATH"; fi
+
+train=(comity train --config "$config" --resume --cluster ray)
+if [ -z "${SLURM_JOB_NODELIST:-}" ]; then
+    exec "${train[@]}" --address "${RAY_ADDRESS:-local}" "$@"
+fi
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+# Jobs that share a machine must not share a port.
+port=$((20000 + SLURM_JOB_ID % 20000))
+# Ray starts on every machine, and the command on the first of them; when that ends, Ray ends everywhere.
+exec srun --kill-on-bad-exit=1 ray symmetric-run --address "$first:$port" --min-nodes "$SLURM_NNODES" -- \
+    "${train[@]}" --address auto "$@"

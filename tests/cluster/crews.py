@@ -1,0 +1,93 @@
+"""What the workers of the tests are made of: the tiny model, judges that are plain functions, and deaths on demand.
+
+A file named `die-WHO-VERSION` in the folder of the run kills that worker, once, in the step that the policy of that
+version plays; WHO is rollout, judge or trainer. The file is gone then.
+"""
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "invariants"))
+
+from small_session import judge_agency, judge_agreement
+
+from comity.cluster.workers import LocalPolicy, Parts
+from comity.judges.panel import Panel
+
+
+def is_asked_for(folder, name):
+    """Tell whether the file is there, and take it away; of several processes only one is told so."""
+    try:
+        (Path(folder) / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def find_processes(title):
+    """Return the processes that Ray gave this title to: `ray::` and the name of an actor's class."""
+    return [found for found in psutil.process_iter() if read_title(found).startswith(f"ray::{title}")]
+
+
+def read_title(process):
+    """Return the first word of a process's command line, nothing for one that has ended."""
+    try:
+        return "".join(process.cmdline()[:1])
+    except psutil.Error:
+        return ""
+
+
+@contextmanager
+def worker_environment():
+    """Let Ray's processes find the modules of the tests, and take one thread each."""
+    kept = dict(os.environ)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+class MortalPolicy(LocalPolicy):
+    """The local engine; on demand its process dies after it was asked and before it has answered."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.folder = config.run.parent
+
+    def __call__(self, requests):
+        """Return one completion a request, in order."""
+        if is_asked_for(self.folder, f"die-rollout-{self.engine.policy_version}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(requests)
+
+
+@dataclass(frozen=True)
+class MortalPanel(Panel):
+    """Judges; on demand their process, or that of a trainer, dies between the dialogues and their scores."""
+
+    folder: Path = Path()
+
+    def judge(self, negotiations, gated=True):
+        """Score ended negotiations."""
+        version = negotiations[0].turns[0].completion.policy_version
+        if is_asked_for(self.folder, f"die-judge-{version}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if is_asked_for(self.folder, f"die-trainer-{version}"):
+            find_processes("RayTrainWorker")[0].kill()
+        return super().judge(negotiations, gated)
+
+
+def open_judges(config, _policy):
+    """Return the judges of small_session.py."""
+    return MortalPanel(judge_agreement, judge_agency, folder=config.run.parent)
+
+
+PARTS = Parts(MortalPolicy, open_judges)
