@@ -20,7 +20,7 @@ RULES = NegotiationConfig()
 
 @pytest.fixture(scope="module")
 def demonstrations():
-    return read_rows(shipped_demonstrations(), DEMONSTRATION_FIELDS, extra=False)
+    return read_rows(shipped_demonstrations(), {**DEMONSTRATION_FIELDS, "second_pass": bool}, extra=False)
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +146,17 @@ def test_failing_dialogue_has_no_joint_answer(tmp_path):
 def test_bad_row_is_named(tmp_path):
     with pytest.raises(DataError, match="line 1, field messages"):
         demonstration_rows(write(tmp_path / "demo.jsonl", messages="one"), RULES)
+
+
+def test_rows_say_whether_their_dialogue_is_learned_from_twice(tmp_path):
+    assert [row["second_pass"] for row in demonstration_rows(write(tmp_path / "a.jsonl"), RULES)] == [False] * 5
+    assert all(row["second_pass"] for row in demonstration_rows(write(tmp_path / "b.jsonl", second_pass=True), RULES))
+    with pytest.raises(DataError, match="field second_pass: give true or false"):
+        demonstration_rows(write(tmp_path / "c.jsonl", second_pass="yes"), RULES)
+
+
+def test_what_is_learned_from_twice_agrees_within_two_rounds(demonstrations):
+    # The second pass teaches when to accept; all of it must be something to accept.
+    again = [demo for demo in demonstrations if demo["second_pass"]]
+    assert len(again) >= 200
+    assert all(demo["agreed"] and len(demo["messages"]) <= 4 for demo in again)

@@ -177,7 +177,7 @@ def _add_warm_start(parser: argparse.ArgumentParser) -> None:
     numbers = (
         ("share", float, 1.0, "the share of demonstrated messages to learn from"),
         ("learning-rate", float, 1e-3, "the highest learning rate"),
-        ("epochs", float, 2.0, "how often each message is seen"),
+        ("epochs", float, 1.0, "how often each message is seen in each pass"),
         ("seed", int, 0, ""),
     )
     for name, kind, default, text in numbers:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from comity.config import NegotiationConfig
+from comity.errors import DataError
 from comity.negotiation.protocol import pending, seat_messages, start
 from comity.scenarios.load import load_dilemmas, load_persona_pairs, make_scenario
 from comity.scenarios.rows import Row, read_rows
@@ -27,6 +28,10 @@ DEMONSTRATION_FIELDS = {
     "completion?": str,
     "author": str,
 }
+SECOND_RATE = 0.7
+"""The learning rate of the second pass, as a share of that of the first."""
+SECOND_WEIGHT = 0.3
+"""How far the adapter goes from its weights after the first pass to those after the second."""
 
 
 def shipped_demonstrations() -> Path:
@@ -40,11 +45,16 @@ def shipped_adapter() -> Path:
 
 
 def demonstration_rows(path: Path, rules: NegotiationConfig) -> list[dict[str, Any]]:
-    """Turn demonstrations into rows `prompt`, `completion` (chat messages), one for each message and joint answer."""
+    """Turn demonstrations into rows `prompt`, `completion` (chat messages), one for each message and joint answer.
+
+    `second_pass` says whether a row's dialogue is learned from once more, after all others.
+    """
     dilemmas = {row["id"]: row for row in load_dilemmas()}
     pairs = {row["id"]: row for row in load_persona_pairs()}
     rows: list[dict[str, Any]] = []
     for demo in read_rows(path, DEMONSTRATION_FIELDS):
+        if not isinstance(demo.get("second_pass", False), bool):
+            raise DataError(f"{path}, row {demo['id']!r}, field second_pass: give true or false, or leave it out")
         scenario = make_scenario(dilemmas[demo["dilemma_id"]], pairs[demo["pair_id"]], demo["swapped"])
         rows.extend(_rows_of(demo, start(scenario), rules))
     return rows
@@ -55,18 +65,19 @@ def _rows_of(demo: Row, state: Negotiation, rules: NegotiationConfig) -> list[di
     turns: tuple[Turn, ...] = ()
     for index, text in enumerate(demo["messages"]):
         state = Negotiation(state.scenario, turns=turns)
-        rows.append(_row("message", seat_messages(state, index % 2, rules), text))
+        rows.append(_row(demo, "message", seat_messages(state, index % 2, rules), text))
         turns = (*turns, Turn(index % 2, Completion(text)))
     if demo["completion"]:
         ended = Negotiation(state.scenario, turns=turns, ending="agreed")
         request = pending(ended, rules)
         assert isinstance(request, Request)
-        rows.append(_row("summary", request.messages, demo["completion"]))
+        rows.append(_row(demo, "summary", request.messages, demo["completion"]))
     return rows
 
 
-def _row(kind: str, messages: tuple[Message, ...], text: str) -> dict[str, Any]:
-    return {"kind": kind, "prompt": list(messages), "completion": [{"role": "assistant", "content": text}]}
+def _row(demo: Row, kind: str, messages: tuple[Message, ...], text: str) -> dict[str, Any]:
+    reply = [{"role": "assistant", "content": text}]
+    return {"kind": kind, "prompt": list(messages), "completion": reply, "second_pass": demo.get("second_pass", False)}
 
 
 def fit_warm_start(
@@ -75,25 +86,43 @@ def fit_warm_start(
     demonstrations: Path | None = None,
     share: float = 1.0,
     learning_rate: float = 1e-3,
-    epochs: float = 2.0,
+    epochs: float = 1.0,
     seed: int = 0,
 ) -> None:
     """Fit a LoRA adapter on a share of the demonstrated messages and write it to `out` as a PEFT folder.
 
+    Rows marked `second_pass` are learned from once more, after all others, and the adapter is a mean of both passes. A
+    small model does nearly always what it saw most: after the first pass it refuses, after the second it accepts. The
+    mean does both, so reinforcement learning has something to choose from.
     Source of the recipe: supervised fine-tuning on replies only (loss on the completion).
     """
-    import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import Trainer, TrainingArguments
 
     from comity.engines.models import load_model, load_tokenizer
-    from comity.training.masters import MasterAdamW
 
     rows = demonstration_rows(demonstrations or shipped_demonstrations(), NegotiationConfig())
     random.Random(seed).shuffle(rows)
+    rows = rows[: round(len(rows) * share)]
+    again = [row for row in rows if row["second_pass"]]
     tokenizer = load_tokenizer(model_name)
-    examples = [_encode(row, tokenizer) for row in rows[: round(len(rows) * share)]]
-    settings = TrainingArguments(
+    adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    # Adapters in the compute dtype: in float32 the casts around every layer cost more than the layers on a CPU.
+    model = get_peft_model(load_model(model_name), adapter, autocast_adapter_dtype=False)
+    _learn(model, tokenizer, rows, _trainer_settings(out, learning_rate, epochs, seed))
+    if again:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        first = [parameter.detach().clone() for parameter in trained]
+        _learn(model, tokenizer, again, _trainer_settings(out, SECOND_RATE * learning_rate, epochs, seed))
+        for parameter, begun in zip(trained, first, strict=True):
+            parameter.data = begun.float().lerp(parameter.data.float(), SECOND_WEIGHT).to(parameter.dtype)
+    model.save_pretrained(out)
+
+
+def _trainer_settings(out: Path, learning_rate: float, epochs: float, seed: int) -> Any:
+    import torch
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
         output_dir=str(out / "trainer"),
         learning_rate=learning_rate,
         num_train_epochs=epochs,
@@ -110,19 +139,23 @@ def fit_warm_start(
         report_to="none",
         seed=seed,
     )
-    adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    # Adapters in the compute dtype: in float32 the casts around every layer cost more than the layers on a CPU.
-    model = get_peft_model(load_model(model_name), adapter, autocast_adapter_dtype=False)
+
+
+def _learn(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], settings: Any) -> None:
+    from transformers import Trainer
+
+    from comity.training.masters import MasterAdamW
+
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
     trainer = Trainer(
         model=model,
         args=settings,
-        train_dataset=examples,
+        train_dataset=[_encode(row, tokenizer) for row in rows],
         data_collator=partial(_collate, pad_id=tokenizer.pad_token_id),
         compute_loss_func=_reply_loss,
-        optimizers=(MasterAdamW((p for p in model.parameters() if p.requires_grad), lr=learning_rate), None),
+        optimizers=(MasterAdamW(trained, lr=settings.learning_rate), None),
     )
     trainer.train()
-    model.save_pretrained(out)
 
 
 def _encode(row: dict[str, Any], tokenizer: Any) -> dict[str, list[int]]:
