@@ -1,5 +1,6 @@
 """Several machines, each a node of Ray's own cluster utility on this one: placement, and a machine that is lost."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -29,6 +30,16 @@ def nodes():
         started.shutdown()
 
 
+def wait_until_lost(node_id, timeout_seconds=120):
+    """Return once Ray counts the machine as dead; fail after the time-out."""
+    import ray
+
+    end = time.monotonic() + timeout_seconds
+    while any(node["Alive"] and node["NodeID"] == node_id for node in ray.nodes()):
+        assert time.monotonic() < end, f"Ray still counts {node_id} as alive"
+        time.sleep(0.1)
+
+
 def test_another_machine_takes_over_from_one_that_is_lost(nodes, small_config, alone):
     from ray.util import placement_group_table
 
@@ -46,6 +57,8 @@ def test_another_machine_takes_over_from_one_that_is_lost(nodes, small_config, a
             nodes.add_node(num_cpus=2, object_store_memory=STORE)
             (lost,) = [node for node in nodes.worker_nodes if node.node_id == homes[-1][0]]
             nodes.remove_node(lost, allow_graceful=False)
+            # Its workers go on for a moment; the next steps shall not be theirs.
+            wait_until_lost(lost.node_id)
 
     cluster = ClusterConfig(
         kind="ray", workers=2, worker_cpus=2, judge_cpus=2, placement="STRICT_SPREAD",

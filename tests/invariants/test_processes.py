@@ -124,7 +124,7 @@ def test_a_process_that_dies_ends_the_run_and_another_number_resumes_it(tiny_fol
         assert time.monotonic() - begun < 60  # not the group's timeout of 120 s: a closed connection is seen at once
     assert processes[left].returncode == 1
     line = error.strip().splitlines()[-1]
-    assert line.startswith(f"RunError: process {left} of 2 lost the others (")
+    assert line.startswith(f"ProcessLostError: process {left} of 2 lost the others (")
     assert line.endswith("continue with --resume")
     assert len(read_metrics(run)) == 3
     (run / "hanging").unlink()
@@ -142,7 +142,7 @@ def test_a_process_that_hangs_is_not_waited_for_longer_than_the_timeout(tiny_fol
         _, error = processes[0].communicate(timeout=LIMIT_SECONDS)
         assert time.monotonic() - begun < 60
         assert processes[0].returncode == 1
-        assert "RunError: process 0 of 2 lost the others (" in error
+        assert "ProcessLostError: process 0 of 2 lost the others (" in error
     assert read_metrics(run) == []
 
 

@@ -151,7 +151,7 @@ def small_qwen3():
 
 
 def small_llama():
-    # With biases it goes through transformers, as on a GPU: the plan describes that path, our own on the CPU keeps less.
+    # With biases it goes through transformers, as on a GPU: the plan describes that path. Ours for the CPU keeps less.
     config = LlamaConfig.from_dict(build_model().config.to_dict() | {"attention_bias": True})
     return LlamaForCausalLM(config).requires_grad_(False).eval()
 
