@@ -1,5 +1,6 @@
 # make demo    train, compare and report on two CPU cores
-# make test    formatter, linter, types, then all tests
+# make test    formatter, linter, types, then all tests but those of make test-scale
+# make test-scale   tests that need Ray or several processes that train together
 # make study   train all arms and ablations with three seeds, compare them, write docs/study.md (long; SIZE=small: shorter)
 # make audit   audit and attack the shipped judges, renew docs/judges.md and its figures (CASINO=casino_valid.json: people too)
 # make check   formatter, linter, types            make fast   unit tests only
@@ -21,7 +22,7 @@ CASINO ?=
 # Not into the root, where it would have to be ignored.
 export COVERAGE_FILE := .pytest_cache/coverage
 
-.PHONY: help setup demo study audit test check fast clean
+.PHONY: help setup demo study audit test test-scale check fast clean
 
 help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
@@ -68,11 +69,15 @@ audit: setup
 test: export HF_HUB_OFFLINE := 1
 test: setup
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest --cov=comity --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest -m 'not scale' --cov=comity --cov-report=term:skip-covered $(ARGS)
+
+test-scale: export HF_HUB_OFFLINE := 1
+test-scale: setup
+	@$(BIN)/python -m pytest -m scale $(ARGS)
 
 fast: export HF_HUB_OFFLINE := 1
 fast: setup
-	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	@$(BIN)/python -m pytest -m 'not slow and not scale' $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check --quiet .

@@ -9,7 +9,7 @@ import pytest
 
 from comity.runs import read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scale]
 ROOT = Path(__file__).parents[1]
 LIMIT_SECONDS = 400
 

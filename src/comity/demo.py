@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comity.config import DemoConfig, EvaluateConfig, JudgeConfig
+from comity.engines.allocator import give_back_freed_memory
 from comity.evaluation.run import evaluate
 from comity.report.report import write_report
 from comity.runs import read_json, read_metrics, write_json
@@ -38,6 +39,7 @@ def run_demo(config: DemoConfig, on_step: OnStep | None = None, on_dialogues: On
     session = train(settings, on_step, None if on_dialogues is None else lambda states: on_dialogues("train", states))
     del session  # the comparison loads its own models: keep one in memory
     gc.collect()
+    give_back_freed_memory()
     results = evaluate(evaluation_settings(config), on_dialogues)
     comparison = results["comparison"]
     assert isinstance(comparison, dict)

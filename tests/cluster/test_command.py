@@ -35,6 +35,7 @@ def test_judge_workers_keep_to_the_limits_together(workers, shared):
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_a_judge_that_dies_while_it_pays_buys_each_verdict_once(tmp_path, tiny_folder, monkeypatch):
     whole, prompts = train_whole(tmp_path, tiny_folder, monkeypatch, steps=3)
     run, answered, lock = tmp_path / "run", Counter(), threading.Lock()

@@ -10,7 +10,7 @@ from test_processes import assert_close_runs
 from comity.cluster.train import train_on_ray
 from comity.config import ClusterConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scale]
 STORE = 80 * 2**20
 
 

@@ -11,7 +11,7 @@ from comity.config import ClusterConfig
 from comity.errors import RunError
 from comity.runs import read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scale]
 
 
 def train_small(config, on_step=None, **cluster):

@@ -14,7 +14,7 @@ from test_resume import stable
 
 from comity.runs import read_metrics, read_negotiations
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scale]
 
 SCRIPT = Path(__file__).with_name("small_session.py")
 LIMIT_SECONDS = 300

@@ -30,3 +30,18 @@ def keep_freed_memory() -> bool:
         return False
     set_option.argtypes, set_option.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     return bool(set_option(M_MMAP_MAX, 0) and set_option(M_TRIM_THRESHOLD, LARGEST))
+
+
+def give_back_freed_memory() -> bool:
+    """Give the pages that `keep_freed_memory` kept back to the system and return whether there were any.
+
+    Call it between two jobs that need memory of other sizes: what the first left is too scattered for the second.
+    """
+    if platform.system() != "Linux":
+        return False
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):  # not glibc
+        return False
+    trim.argtypes, trim.restype = (ctypes.c_size_t,), ctypes.c_int
+    return bool(trim(0))

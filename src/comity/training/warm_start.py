@@ -30,7 +30,7 @@ DEMONSTRATION_FIELDS = {
 }
 SECOND_RATE = 0.7
 """The learning rate of the second pass, as a share of that of the first."""
-SECOND_WEIGHT = 0.3
+SECOND_WEIGHT = 0.4
 """How far the adapter goes from its weights after the first pass to those after the second."""
 
 
