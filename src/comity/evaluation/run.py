@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from comity.config import EvaluateConfig, ModelConfig, to_plain
+from comity.engines.allocator import give_back_freed_memory
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
 from comity.evaluation.players import find_adapters, hash_adapter
@@ -56,6 +57,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress | None = None) -> d
         progress = None if on_progress is None else functools.partial(on_progress, name)
         rows = _play_side(config, adapter, scenarios, progress)
         gc.collect()  # modules refer to each other in circles: without it two models would lie in memory
+        give_back_freed_memory()
         (config.out / f"{name}.settings.json").unlink(missing_ok=True)  # it belongs to the file replaced next
         write_rows(config.out / f"{name}.jsonl", rows)
         write_json(config.out / f"{name}.settings.json", key)

@@ -67,7 +67,7 @@ def require_adapter(folder: Path) -> None:
     """Raise ModelError unless the folder holds a PEFT adapter."""
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(
-            f"adapter {folder} has no adapter_config.json: give a PEFT folder such as runs/demo/checkpoint-24"
+            f"adapter {folder} has no adapter_config.json: give a PEFT folder such as runs/demo/checkpoint-10"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from comity.config import OptimizationConfig, TrainConfig
+from comity.engines.allocator import give_back_freed_memory
 from comity.errors import ComityError, ConfigError, JudgeError
 from comity.judges.human import read_human_ratings
 from comity.judges.signs import summarize_signs
@@ -179,6 +180,7 @@ def train_step(session: Session, step: int, on_progress: OnProgress | None = Non
     pad_id = session.engine.tokenizer.pad_token_id
     with clock.measure("update"):
         update = update_policy(session.model, session.optimizer, samples, step, pad_id, processes)
+        give_back_freed_memory()  # each step's dialogues have other lengths: what is kept would be more with every step
     reread: list[Reread] = []
     if config.store_tokens:
         budget = settings.micro_batch_tokens
