@@ -71,7 +71,7 @@ def build_session(config, agreement=judge_agreement, agency=judge_agency, proces
     """Return a session as `open_session` does, with other judges and rows."""
     torch.set_num_threads(1)
     model = load_policy(config.model)
-    if wants_sharding(config.model, processes):
+    if wants_sharding(config.model, processes.world_size):
         shard_base(model)
     engine = LocalEngine(model, load_tokenizer(config.model.name))
     optimizer = PolicyOptimizer.create(model, config.optimization)

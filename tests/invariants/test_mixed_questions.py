@@ -9,7 +9,7 @@ from small_session import build_config, build_session
 from comity.config import TrainConfig
 from comity.errors import ConfigError
 from comity.runs import read_negotiations
-from comity.training.rollouts import count_questions
+from comity.scenarios.steps import count_questions
 from comity.training.summaries import summarize_rewards
 from comity.training.trainer import train_step
 from comity.types import Judged, Negotiation, Scenario, Verdict

@@ -1,18 +1,22 @@
 """A dry run finds what a run would stumble over, writes nothing, and ends like any other error."""
 
 import os
+import sys
 from dataclasses import replace
 
 import pytest
 
 from comity.cli import main
-from comity.config import ClusterConfig, JudgeConfig, ModelConfig, TrainConfig, to_plain
+from comity.config import ClusterConfig, JudgeConfig, ModelConfig, RolloutConfig, TrainConfig, to_plain
+from comity.engines.local import LocalEngine
+from comity.errors import ComityError
 from comity.plan.checks import check_training
 from comity.runs import create_run
+from comity.training.serving import open_host
 
 NAMES = [
-    "dilemmas", "personas", "model", "chat template", "adapter", "device", "judges", "run directory", "trackers",
-    "cluster",
+    "dilemmas", "personas", "questions", "model", "chat template", "adapter", "device", "rollouts", "judges",
+    "run directory", "trackers", "launcher", "cluster",
 ]  # fmt: skip
 
 
@@ -33,6 +37,8 @@ def test_a_sound_configuration_passes_and_leaves_nothing_behind(config, tmp_path
     # The tiny model's template opens with a system message: more than the 1 token of "?".
     assert int(found["chat template"].detail.split()[0]) > 10
     assert found["judges"].detail == "comity/embedded (embedded)"
+    assert found["rollouts"].detail == "this process"
+    assert found["launcher"].detail == "none: one process"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -41,6 +47,8 @@ def test_a_sound_configuration_passes_and_leaves_nothing_behind(config, tmp_path
     [
         ("dilemmas", {"dilemmas": "none.jsonl"}, "none.jsonl: cannot be read"),
         ("personas", {"personas": "none.jsonl"}, "none.jsonl: cannot be read"),
+        ("questions", {"questions": "none.jsonl", "question_share": 0.5}, "none.jsonl: cannot be read"),
+        ("questions", {"questions": "none.jsonl", "solo": True}, "none.jsonl: cannot be read"),
         ("model", {"model": ModelConfig("nobody/nothing")}, "model.name 'nobody/nothing' has no configuration"),
         ("adapter", {"model": ModelConfig(adapter="none-there")}, "adapter none-there has no adapter_config.json"),
         ("device", {"model": ModelConfig(device="cuda:99")}, "model.device 'cuda:99' cannot be used"),
@@ -55,6 +63,61 @@ def test_a_problem_is_found_by_its_check_and_the_others_go_on(config, name, chan
     assert message in found[name].detail
     assert "\n" not in found[name].detail
     assert found["trackers"].passed
+
+
+def test_questions_in_place_of_dilemmas_leave_the_dilemmas_unread(config):
+    found = outcomes(replace(config, dilemmas="none.jsonl", questions="shipped", solo=True))
+    assert found["dilemmas"].detail == "not read: the questions stand in their place"
+    assert found["questions"].detail.endswith("in shipped, in place of dilemmas")
+    mixed = outcomes(replace(config, questions="shipped", question_share=0.5))
+    assert mixed["questions"].detail.endswith("in shipped, 1 of a step's 2")
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "package", "message"),
+    [
+        (RolloutConfig(engine="vllm"), "vllm", "rollouts.engine vllm needs vLLM, which is not installed"),
+        (RolloutConfig(servers=("http://here:1",)), "aiohttp", "rollouts.servers needs aiohttp, which is not"),
+    ],
+)
+def test_what_the_run_refuses_about_its_writers_the_dry_run_does_too(config, monkeypatch, rollouts, package, message):
+    monkeypatch.setitem(sys.modules, package, None)  # so it looks to Python where it is not installed
+    refused = replace(config, rollouts=rollouts)
+    found = outcomes(refused)["rollouts"]
+    assert not found.passed
+    assert message in found.detail
+    with pytest.raises(ComityError, match=message):
+        open_host(refused, LocalEngine(None, None))
+
+
+def test_servers_are_counted_and_not_reached(config):
+    served = replace(config, rollouts=RolloutConfig(servers=("http://here:1", "http://there:1")))
+    assert outcomes(served)["rollouts"].detail == "2 vLLM servers, which are not reached for this"
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "message"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, "asks for DeepSpeed"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, {}, "asks for FSDP of version 1"),
+        ({}, {"cluster": ClusterConfig(kind="ray")}, "without a launcher"),
+        ({"WORLD_SIZE": "17"}, {}, "is less than the 17 processes"),
+    ],
+)
+def test_what_the_run_refuses_of_a_launcher_the_dry_run_does_too(config, monkeypatch, environment, changes, message):
+    for name, value in ({"WORLD_SIZE": "2"} | environment).items():
+        monkeypatch.setenv(name, value)
+    found = outcomes(replace(config, **changes))["launcher"]
+    assert not found.passed
+    assert message in found.detail
+
+
+def test_a_launcher_is_described(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert outcomes(config)["launcher"].detail == "2 processes"
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert outcomes(config)["launcher"].detail == "2 processes, each with a part of the base"
 
 
 def test_a_judge_behind_an_address_is_opened_but_not_asked(config, tmp_path, monkeypatch):

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 def train_on_ray(config: TrainConfig, on_step: "OnStep | None" = None, on_progress: "OnProgress | None" = None) -> None:
     """Train under Ray, see `train.py`; raise ConfigError when Ray is not installed."""
-    if find_spec("ray") is None:
-        raise ConfigError("cluster.kind is ray, which is not installed: run `pip install comity[ray]`")
+    require_ray()
     from comity.cluster.train import train_on_ray
 
     train_on_ray(config, on_step, on_progress)
+
+
+def require_ray() -> None:
+    """Raise ConfigError when Ray is not installed."""
+    if find_spec("ray") is None:
+        raise ConfigError("cluster.kind is ray, which is not installed: run `pip install comity[ray]`")

@@ -19,9 +19,9 @@ from comity.cluster.pools import JudgePool, RolloutPool
 from comity.cluster.start import Staff, reach_cluster, reserve_places, start_staff
 from comity.cluster.workers import LOCAL, Parts, enter_folder
 from comity.config import TrainConfig
-from comity.errors import ComityError, ConfigError, RunError
+from comity.errors import ComityError, RunError
 from comity.runs import check_run, describe_settings
-from comity.training.distributed import ProcessLostError
+from comity.training.distributed import ProcessLostError, require_no_launcher
 from comity.training.session import Crew
 from comity.training.trainer import OnProgress, OnStep, require_work, train
 
@@ -50,10 +50,7 @@ def train_on_ray(
     """
     settings = config.cluster
     require_work(settings.trainers, config.optimization)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "cluster.kind is ray, which starts its own processes: start `comity train` without a launcher"
-        )
+    require_no_launcher()
     # What this machine knows of the run is told before a cluster is asked for; the first trainer looks on its own.
     check_run(config.run, describe_settings(config), config.resume)
     # Ray Train would move its workers to a folder of its own, away from what relative paths mean.

@@ -12,7 +12,8 @@ from comity.errors import ComityError, ConfigError, RunError
 from comity.plan.architectures import find_architecture
 from comity.plan.plan import adapter_rank
 from comity.runs import check_run, describe_settings
-from comity.scenarios.load import load_dilemmas, load_persona_pairs
+from comity.scenarios.load import load_dilemmas, load_persona_pairs, load_questions
+from comity.scenarios.steps import count_questions, replaces_dilemmas
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,16 @@ def check_training(config: TrainConfig) -> Iterator[Check]:
     checks: tuple[tuple[str, Callable[[TrainConfig], str]], ...] = (
         ("dilemmas", _check_dilemmas),
         ("personas", _check_personas),
+        ("questions", _check_questions),
         ("model", _check_model),
         ("chat template", _check_template),
         ("adapter", _check_adapter),
         ("device", _check_device),
+        ("rollouts", _check_rollouts),
         ("judges", _check_judges),
         ("run directory", _check_run_directory),
         ("trackers", _check_trackers),
+        ("launcher", _check_launcher),
         ("cluster", _check_cluster),
     )
     for name, check in checks:
@@ -46,11 +50,21 @@ def check_training(config: TrainConfig) -> Iterator[Check]:
 
 
 def _check_dilemmas(config: TrainConfig) -> str:
+    if replaces_dilemmas(config):
+        return "not read: the questions stand in their place"
     return f"{len(load_dilemmas(config.dilemmas, 'train'))} of the split train in {config.dilemmas}"
 
 
 def _check_personas(config: TrainConfig) -> str:
     return f"{len(load_persona_pairs(config.personas))} pairs in {config.personas}"
+
+
+def _check_questions(config: TrainConfig) -> str:
+    if config.questions == "none":
+        return "none"
+    count = count_questions(config.optimization.scenarios_per_step, config.question_share)
+    place = "in place of dilemmas" if config.solo else f"{count} of a step's {config.optimization.scenarios_per_step}"
+    return f"{len(load_questions(config.questions))} in {config.questions}, {place}"
 
 
 def _check_model(config: TrainConfig) -> str:
@@ -96,6 +110,18 @@ def _check_device(config: TrainConfig) -> str:
     from comity.training.policy import resolve_device
 
     return resolve_device(config.model.device)
+
+
+def _check_rollouts(config: TrainConfig) -> str:
+    from comity.training.serving import require_host
+
+    settings = config.rollouts
+    require_host(settings)
+    if settings.servers:
+        return f"{len(settings.servers)} vLLM servers, which are not reached for this"
+    if config.cluster.kind == "ray":
+        return "the rollout workers"
+    return "vLLM in this process" if settings.engine == "vllm" else "this process"
 
 
 def _check_judges(config: TrainConfig) -> str:
@@ -149,14 +175,28 @@ def _check_trackers(config: TrainConfig) -> str:
     return ", ".join(config.trackers) or "none besides metrics.jsonl"
 
 
+def _check_launcher(config: TrainConfig) -> str:
+    from comity.training.distributed import require_launcher, require_no_launcher
+    from comity.training.sharding import wants_sharding
+    from comity.training.trainer import require_work
+
+    if config.cluster.kind == "ray":
+        require_no_launcher()
+        return "none, as Ray starts the trainers"
+    processes = require_launcher(config.model.device)
+    require_work(processes, config.optimization)
+    sharded = ", each with a part of the base" if wants_sharding(config.model, processes) else ""
+    return "none: one process" if processes == 1 else f"{processes} processes{sharded}"
+
+
 def _check_cluster(config: TrainConfig) -> str:
+    from comity.cluster import require_ray
     from comity.training.trainer import require_work
 
     settings = config.cluster
     if settings.kind == "none":
         return "none: this process, and those of a launcher"
-    if find_spec("ray") is None:
-        raise ConfigError("cluster.kind is ray, which is not installed: run `pip install comity[ray]`")
+    require_ray()
     require_work(settings.trainers, config.optimization)
     parts = f"{settings.trainers} trainers, {settings.workers} rollout workers and {settings.judges} judges"
     return f"{parts} under Ray at {settings.address}, which is not reached for this"

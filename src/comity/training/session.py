@@ -63,7 +63,7 @@ def open_session(
 ) -> Session:
     """Load the policy, its engine, the optimiser and, without a `crew`, the judges."""
     model = load_policy(config.model)
-    if wants_sharding(config.model, processes):
+    if wants_sharding(config.model, processes.world_size):
         shard_base(model)
     engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
     panel: Judges

@@ -18,12 +18,11 @@ from transformers import PreTrainedModel
 from comity.config import ModelConfig
 from comity.engines.models import decoder_of
 from comity.errors import ConfigError
-from comity.training.distributed import Processes
 
 
-def wants_sharding(settings: ModelConfig, processes: Processes) -> bool:
+def wants_sharding(settings: ModelConfig, world_size: int) -> bool:
     """Tell whether the launcher's configuration asks for FSDP2; raise ConfigError for what is not supported."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true" or processes.world_size == 1:
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true" or world_size == 1:
         return False
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError("the launcher's configuration asks for FSDP of version 1: set fsdp_version to 2")

@@ -28,12 +28,7 @@ from comity.runs import (
     truncate_run,
     write_negotiations,
 )
-from comity.scenarios.load import (
-    load_dilemmas,
-    load_persona_pairs,
-    load_questions,
-    relate_personas,
-)
+from comity.scenarios.steps import load_training_rows
 from comity.training.advantages import group_advantages
 from comity.training.checkpoint import (
     Checkpoint,
@@ -82,15 +77,13 @@ def train(
         raise ConfigError(f"cluster.kind is {config.cluster.kind!r}, which only `comity train` starts: choose none")
     if config.threads:
         torch.set_num_threads(config.threads)
-    questions = [] if config.questions == "none" else load_questions(config.questions)
-    dilemmas = questions if config.solo and questions else load_dilemmas(config.dilemmas, "train")
-    pairs = relate_personas(load_persona_pairs(config.personas), config.personas_relation)
+    rows = load_training_rows(config)
     if config.judges.human != "none":
         read_human_ratings(Path(config.judges.human))  # ratings that do not do are told before a model is loaded
     processes = open_processes(config.model.device, config.process_timeout_seconds)
     require_work(processes.world_size, config.optimization)
     # The run directory comes last: a mistyped model leaves nothing behind.
-    session = open_session(config, dilemmas, pairs, processes, questions if config.question_share else (), crew)
+    session = open_session(config, rows.dilemmas, rows.pairs, processes, rows.questions, crew)
     with closing(session.panel), closing(session.plays):
         run_on_writer(processes, lambda: create_run(config.run, describe_settings(config), config.resume))
         run_steps(session, on_step, on_progress)
