@@ -163,3 +163,22 @@ def test_a_call_that_drops_an_answer_is_refused():
 
     with pytest.raises(ValueError, match="shorter"):
         asyncio.run(main())
+
+
+def test_what_is_asked_in_the_moment_in_which_a_call_ends_is_answered():
+    async def main():
+        ended = asyncio.get_running_loop().create_future()
+
+        def answer(items):
+            yield from items
+            if not ended.done():  # the loop's thread has taken the last answer, and the call is about to end
+                ended.set_result(None)
+
+        async def ask_late():
+            await ended
+            return await ask(2)
+
+        with Gatherer(answer) as ask:
+            return await asyncio.wait_for(asyncio.gather(ask(1), ask_late()), 30)
+
+    assert asyncio.run(main()) == [1, 2]

@@ -104,16 +104,14 @@ class Gatherer(Generic[Item, Answer]):
         self._calls_at_once = calls_at_once
         self._threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="gatherer")
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
-        self._callers: set[asyncio.Task[None]] = set()
+        self._callers: set[asyncio.Task[None] | None] = set()
 
     async def __call__(self, item: Item) -> Answer:
         """Return the answer to one item."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if len(self._callers) < self._calls_at_once:
-            caller = asyncio.create_task(self._call())
-            self._callers.add(caller)
-            caller.add_done_callback(self._callers.discard)
+            self._callers.add(asyncio.create_task(self._call()))
         return await answer
 
     def close(self) -> None:
@@ -127,7 +125,14 @@ class Gatherer(Generic[Item, Answer]):
         self.close()
 
     async def _call(self) -> None:
-        await asyncio.sleep(0)  # others that are asked in the same turn of the loop come along
+        try:
+            await asyncio.sleep(0)  # others that are asked in the same turn of the loop come along
+            await self._answer_waiting()
+        finally:
+            # In the same turn in which nothing was waiting: whoever asks from now on begins a new call.
+            self._callers.discard(asyncio.current_task())
+
+    async def _answer_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
