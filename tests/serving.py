@@ -48,6 +48,7 @@ class TinyServer:
     # Called with this server before each completion of more than one token; may return a fault for this one alone.
     on_completion: Callable[["TinyServer"], Fault | None] | None = None
     most_at_once: int = 0
+    context: int = 1_000_000  # prompts of so many tokens or more are refused
 
     def fail(self, fault: Fault) -> None:
         self.mended.clear()
@@ -157,7 +158,7 @@ def serve_tiny(folder, port: int = 0, **settings) -> Iterator[TinyServer]:
             if body["max_tokens"] > 1:
                 server.completions.append(body)
                 fault = server.on_completion(server) if server.on_completion else None
-            fault = fault or server.fault
+            fault = fault or server.fault or ("refuse" if len(body["prompt"]) >= server.context else "")
             if fault == "hang":
                 while not (server.stopped.wait(0.01) or server.mended.is_set()):
                     pass

@@ -115,6 +115,11 @@ class TrainConfig:
                 "cluster.kind is ray, whose rollout workers speak with the transformers engine: leave rollouts.servers "
                 "and rollouts.engine out, or choose kind none"
             )
+        if self.rollouts.engine == "vllm" and self.model.quantization != "none":
+            raise ConfigError(
+                f"model.quantization is {self.model.quantization}, but rollouts.engine vllm writes with the weights as "
+                "they are, which is another policy: choose none, or rollouts.engine transformers"
+            )
         if self.cluster.max_staleness and not self.optimization.importance_cap:
             raise ConfigError(
                 f"cluster.max_staleness is {self.cluster.max_staleness}, but optimization.importance_cap is 0: without "

@@ -5,6 +5,8 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from transformers import PreTrainedModel
 
 
@@ -29,7 +31,7 @@ def merged_adapter(model: PreTrainedModel) -> Iterator[None]:
     """
     # With several adapters in one model, a layer may belong to others than the one that is on.
     layers = [module for module in model.modules() if isinstance(module, LoraLayer) and has_active_adapter(module)]
-    if not layers or getattr(model, "modules_to_save", None) or not all(can_fold(layer) for layer in layers):
+    if not layers or find_unfoldable(model):
         yield
         return
     originals = [layer.get_base_layer().weight.data for layer in layers]
@@ -55,6 +57,17 @@ def folded_weight(layer: LoraLayer, original: torch.Tensor) -> torch.Tensor:
 def has_active_adapter(layer: LoraLayer) -> bool:
     """Tell whether an adapter that is on has weights in this layer."""
     return any(name in layer.lora_A or name in layer.lora_embedding_A for name in layer.active_adapters)
+
+
+def find_unfoldable(model: PreTrainedModel) -> str:
+    """Return the name of a layer whose adapter cannot be folded into its base, nothing when all can."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            if has_active_adapter(module) and not can_fold(module):
+                return str(name)
+        elif isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            return str(name)  # another kind of adapter, or weights that were trained whole
+    return ""
 
 
 def can_fold(layer: LoraLayer) -> bool:

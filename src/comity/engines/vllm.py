@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from comity.config import ModelConfig
 from comity.engines.local import LocalEngine, make_completion
-from comity.engines.merging import merged_adapter
+from comity.engines.merging import find_unfoldable, merged_adapter
 from comity.engines.models import resolve_model
 from comity.engines.versions import PolicyVersion, leave_adapter
 from comity.errors import ModelError
@@ -31,8 +31,22 @@ MERGED = "merged"
 """The name of a policy that is folded into the base weights."""
 
 
+def require_foldable(model: PreTrainedModel) -> None:
+    """Raise ModelError for an adapter that cannot be folded: vLLM would speak as the base alone."""
+    layer = find_unfoldable(model)
+    if layer:
+        raise ModelError(
+            f"rollouts.engine vllm takes the policy folded into its base, and the adapter at {layer} cannot be folded: "
+            "train plain LoRA (no DoRA, no bias, no modules_to_save), or choose transformers"
+        )
+
+
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of the base with the active adapter folded in, under the names of the base's checkpoint."""
+    """Yield the weights of the base with the active adapter folded in, under the names of the base's checkpoint.
+
+    Raise ModelError when it cannot be folded.
+    """
+    require_foldable(model)
     with merged_adapter(model):
         for name, parameter in model.named_parameters():
             if "lora_" not in name:
@@ -102,11 +116,12 @@ class OpenVllm:
         self._changed = threading.Condition()
         self._closed = False
         self._names = (f"comity-{id(self)}-{number}" for number in count())
+        self._refused = 0
         self._thread = threading.Thread(target=self._drive, name="vllm", daemon=True)
         self._thread.start()
 
     async def answer(self, request: Request, version: PolicyVersion) -> Completion:
-        """Return the reply of one policy."""
+        """Return the reply of one policy; it has `finish="error"` when vLLM refuses the prompt."""
         prompt = self._owner.engine.encode_chat(request.messages)
         reply: asyncio.Future[Any] = self._loop.create_future()
         with self._changed:
@@ -115,13 +130,15 @@ class OpenVllm:
             self._arrived.append(name)
             self._changed.notify()
         output = await reply
+        if output is None:
+            return Completion("", finish="error")
         tokens = list(output.token_ids)
         logprobs = [place[token].logprob for place, token in zip(output.logprobs, tokens, strict=True)]
         return make_completion(self._owner.engine, prompt, tokens, logprobs, version.number)
 
     def figures(self) -> dict[str, float]:
-        """Return no figures: there is one engine, in this process."""
-        return {}
+        """Return how many requests vLLM refused, as a metric."""
+        return {"vllm/refused": float(self._refused)}
 
     def close(self) -> None:
         """Drop what is under way and end the thread."""
@@ -141,14 +158,8 @@ class OpenVllm:
                         core.abort_request(sorted(under_way))
                         return
                     arrived, self._arrived = self._arrived, []
-                for name in arrived:
-                    prompt, request, version, _ = self._asked[name]
-                    core.add_request(
-                        name, {"prompt_token_ids": prompt.tolist()}, _sampling(request, self._owner.engine.stop_ids),
-                        lora_request=self._owner.find_adapter(version),
-                    )  # fmt: skip
-                    under_way.add(name)
-                for output in core.step():
+                under_way.update(name for name in arrived if self._hand_in(core, name))
+                for output in core.step() if under_way else ():
                     if output.finished:
                         under_way.discard(output.request_id)
                         self._tell(self._asked.pop(output.request_id)[-1], output.outputs[0])
@@ -156,6 +167,21 @@ class OpenVllm:
             told = ModelError(f"vLLM ended ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
             for *_, reply in list(self._asked.values()):
                 self._tell(reply, told)
+
+    def _hand_in(self, core: Any, name: str) -> bool:
+        # Tell whether vLLM takes the request. To one that it does not take, such as a prompt longer than the model's
+        # context, a server says 400: that dialogue fails and the others go on.
+        prompt, request, version, reply = self._asked[name]
+        sampling = _sampling(request, self._owner.engine.stop_ids)
+        adapter = self._owner.find_adapter(version)
+        try:
+            core.add_request(name, {"prompt_token_ids": prompt.tolist()}, sampling, lora_request=adapter)
+        except _refusals():
+            self._refused += 1
+            del self._asked[name]
+            self._tell(reply, None)
+            return False
+        return True
 
     def _tell(self, reply: asyncio.Future[Any], result: Any) -> None:
         def settle() -> None:
@@ -171,11 +197,14 @@ class OpenVllm:
 def load_vllm(
     model: ModelConfig, engine: LocalEngine, merges: bool, requests: int, memory_share: float, lora_rank: int
 ) -> VllmEngine:
-    """Load vLLM with the base model; raise ModelError when it is not installed or refuses the model.
+    """Load vLLM with the base model; raise ModelError when it is not installed or does not take the model.
 
     `requests` bounds those that are written at once, `memory_share` is vLLM's part of a GPU's memory. With `merges` the
-    policy is folded into the weights, otherwise adapters of at most `lora_rank` stand beside them.
+    policy is folded into the weights, otherwise adapters of at most `lora_rank` stand beside them; an adapter that
+    cannot be folded is refused before anything is loaded.
     """
+    if merges:
+        require_foldable(engine.model)
     # In the same process: weights are handed over as they lie in memory.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     # The processors of log-probabilities speak the interface of vLLM's first model runner.
@@ -203,6 +232,15 @@ def load_vllm(
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"model {model.name!r}: vLLM cannot load it ({' '.join(str(error).split())[:200]})") from error
     return VllmEngine(engine, llm, merges)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    # What vLLM raises for a request that it does not take; older releases have no class of their own for it.
+    try:
+        from vllm.exceptions import VLLMClientError
+    except ImportError:
+        return (ValueError,)
+    return (VLLMClientError,)
 
 
 def _sampling(request: Request, stop_ids: frozenset[int]) -> Any:
