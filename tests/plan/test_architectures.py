@@ -3,11 +3,11 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, BertConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from comity.engines.models import load_model
 from comity.errors import ModelError
-from comity.plan.architectures import SHIPPED, Architecture, find_architecture, read_architecture
+from comity.plan.architectures import SHIPPED, Architecture, count_parameters, find_architecture, read_architecture
 from tiny import build_model
 
 SMALL = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -85,6 +85,23 @@ def test_a_model_that_cannot_be_planned_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ModelError, match="is of type gpt2: a plan can be made for llama, mistral, qwen2, qwen3"):
         find_architecture(str(tmp_path))
+
+
+def test_a_judge_of_any_kind_is_counted(tmp_path, tiny_folder):
+    parameters, architecture = count_parameters(str(tiny_folder))
+    assert parameters == build_model().num_parameters()
+    assert architecture is not None
+    BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=30,
+               max_position_embeddings=10).save_pretrained(tmp_path)  # fmt: skip
+    # Embeddings of 30 words, 10 places and 2 kinds and a norm: 42 x 16 + 32; four maps of 16 x 16 with biases, two of
+    # 16 x 8, biases of 8 and 16, two norms: 1,024 + 64 + 256 + 24 + 64; a pooler of 16 x 16 + 16.
+    assert count_parameters(str(tmp_path)) == (704 + 1432 + 272, None)
+
+
+def test_a_llama_that_our_own_code_computes_is_known():
+    assert read_architecture(LlamaConfig(**SMALL)).llama
+    for other in (LlamaConfig(**SMALL, mlp_bias=True), LlamaConfig(**SMALL, hidden_act="gelu"), MistralConfig(**SMALL)):
+        assert not read_architecture(other).llama
 
 
 @pytest.mark.slow

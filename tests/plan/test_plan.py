@@ -5,15 +5,28 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from comity.cli import main
-from comity.config import AccessConfig, JudgeConfig, ModelConfig, OptimizationConfig, TrainConfig
+from comity.cli.planning import count_trainers
+from comity.config import (
+    AccessConfig,
+    ClusterConfig,
+    DemoConfig,
+    JudgeConfig,
+    ModelConfig,
+    OptimizationConfig,
+    RolloutConfig,
+    TrainConfig,
+    load_config,
+)
 from comity.errors import ConfigError
+from comity.judges.embedded import shipped_heads
 from comity.plan.devices import custom_device, find_device
-from comity.plan.plan import Expectation, adapter_rank, largest_micro_batch, make_plan
-from comity.plan.workload import mean_workload
+from comity.plan.plan import Expectation, adapter_rank, largest_micro_batch, make_plan, share_dialogues
+from comity.plan.workload import longest_workload, mean_workload, split_step
 from comity.runs import read_metrics
 
 H100 = find_device("h100-80gb")
@@ -30,6 +43,43 @@ def test_counts_of_a_step():
     assert plan.longest.new_tokens == 16 * 3968
     assert plan.fits
     assert make_plan(QWEN, H100, 1, Expectation(rounds=3)).typical.judge_calls == (48, 16)
+
+
+def recipe(name):
+    return load_config(DemoConfig, Path("configs") / f"{name}.toml").train
+
+
+def test_questions_in_place_of_dilemmas_are_what_is_planned(tmp_path):
+    # 24 answers of at most 80 tokens, each graded once by the policy itself; nobody is asked about agreement.
+    plan = make_plan(recipe("baseline"), find_device("cpu-2-cores"), 1, Expectation())
+    assert (plan.longest.new_tokens, plan.longest.judge_calls) == (24 * 80, (0, 24))
+    (tmp_path / "questions.jsonl").write_text(json.dumps({"id": "q", "question": "Why? " * 840}) + "\n")
+    long = dataclasses.replace(recipe("baseline"), questions=str(tmp_path / "questions.jsonl"))
+    # 4,200 characters are 1,000 tokens of 4.2.
+    assert longest_workload(long).prompt_tokens > 1000 > 2 * longest_workload(recipe("baseline")).prompt_tokens
+
+
+def test_a_mixed_step_is_planned_as_negotiations_and_questions():
+    config = recipe("mixed")
+    plan = make_plan(config, find_device("cpu-2-cores"), 1, Expectation())
+    # 0.34 of 3 scenarios is one: 16 dialogues of 2 rounds and an answer, 8 answers alone.
+    assert plan.typical.judge_calls == plan.longest.judge_calls == (32, 24)
+    assert plan.longest.new_tokens == 16 * (4 * 48 + 80) + 8 * 80
+    assert plan.typical.judge_dollars == 0
+    told, alone = split_step(config)
+    assert (told.solo, alone.solo, alone.questions) == (False, True, "shipped")
+    assert [rows for _, rows in share_dialogues(config, 1)] == [(16, 16), (8, 8)]
+    # The first of two processes has 12 of the 24, all of them negotiations.
+    assert [rows for _, rows in share_dialogues(config, 2)] == [(12, 12), (0, 0)]
+
+
+def test_writers_share_the_dialogues_and_processes_the_learning():
+    served = dataclasses.replace(QWEN, rollouts=RolloutConfig(servers=("http://a:1", "http://b:1", "http://c:1")))
+    assert [rows for _, rows in share_dialogues(served, 2)] == [(6, 8)]
+    under_ray = dataclasses.replace(QWEN, cluster=ClusterConfig(kind="ray", workers=4, trainers=2))
+    assert [rows for _, rows in share_dialogues(under_ray, 2)] == [(4, 8)]
+    assert count_trainers(under_ray, 1) == 2
+    assert make_plan(served, H100, 1, Expectation()).memory.rollout == {}
 
 
 def test_embedded_judges_cost_nothing():
@@ -56,7 +106,7 @@ def test_the_price_of_judges_by_hand(tmp_path):
 def test_the_price_of_doubtful_rows_and_of_who_watches(tmp_path):
     prices = tmp_path / "prices.toml"
     prices.write_text('[dollars_per_million_tokens]\n"openai/x" = { input = 0.0, output = 100.0 }\n')
-    judges = JudgeConfig(agency="head:heads+openai/x", heldout=False, ask_share=0.25)
+    judges = JudgeConfig(agency=f"head:{shipped_heads()[0].parent}+openai/x", heldout=False, ask_share=0.25)
     config = dataclasses.replace(QWEN, judges=judges, access=AccessConfig(prices=str(prices)))
     # 16 dialogues with one answer, a quarter of them passed on; 60 tokens a verdict at 100 dollars a million.
     plan = make_plan(config, H100, 1, Expectation())
@@ -150,7 +200,7 @@ def test_a_user_error_is_one_line(capsys, tmp_path, words, message):
 
 @pytest.mark.slow
 def test_the_plan_holds_for_the_embedded_model(tmp_path):
-    # Stated in docs/scaling.md: the peak of memory within a factor of 1.5 either way.
+    # Stated in docs/scaling.md, "The planner": the peak of memory within a factor of 1.5 either way.
     run = tmp_path / "run"
     words = [
         "train", f"--run={run}", "--model.adapter=warm-start", "--model.device=cpu", "--negotiation.rounds=1",

@@ -1,5 +1,7 @@
 """Seconds by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from comity.config import ModelConfig, OptimizationConfig, TrainConfig
@@ -29,6 +31,9 @@ def test_a_new_token_is_bound_by_traffic_or_by_arithmetic():
     traffic = 1040 * 4 + 8 * 35 * 2 * 2 * 5 * 4 * 4
     slow_memory = Device("m", 1, 1e-3, 1e-6, 1.0, 1.0, 0.0)
     assert decode_step_seconds(SMALL, config(), REPLY, 8, slow_memory) == pytest.approx(traffic / 1e3)
+    # Our own code for a Llama on the CPU repeats no keys: (1 + 0) heads in place of (1 + 2 x 2).
+    ours = decode_step_seconds(replace(SMALL, llama=True), config(), REPLY, 8, replace(slow_memory, is_cpu=True))
+    assert ours == pytest.approx((1040 * 4 + 8 * 35 * 2 * 2 * 1 * 4 * 4) / 1e3)
     # Arithmetic: 2 x 8 rows x 1,040 at 1e6 a second; starting the kernels of 2 layers adds 2 x 0.5.
     slow_products = Device("p", 1, 1e-6, 1e6, 1.0, 1.0, 0.5)
     assert decode_step_seconds(SMALL, config(), REPLY, 8, slow_products) == pytest.approx(2 * 8 * 1040 / 1e6 + 1.0)
@@ -46,13 +51,17 @@ def test_operations_of_an_update():
 def test_a_step_adds_up_and_is_shared_by_processes():
     device = Device("d", 1, 1e-6, 1e-6, 1.0, 1.0, 0.0)
     work = Workload((REPLY,), (), ())
-    whole = estimate_seconds(SMALL, config(), work, device, 1)
+    whole = estimate_seconds(SMALL, config(), work, device, (8, 8))
     assert whole.prefill == pytest.approx(prefill_flops(SMALL, REPLY, 8, 4) / 1e6)
     assert whole.decode == pytest.approx(10 * decode_step_seconds(SMALL, config(), REPLY, 8, device))
     assert whole.update == pytest.approx(update_flops(SMALL, config(), work, 8) / 1e6)
     assert whole.step == whole.prefill + whole.decode + whole.update
-    half = estimate_seconds(SMALL, config(), work, device, 2)
+    half = estimate_seconds(SMALL, config(), work, device, (4, 4))
     assert half.prefill == pytest.approx(prefill_flops(SMALL, REPLY, 4, 4) / 1e6)
     assert half.update == pytest.approx(whole.update / 2)
-    twice = estimate_seconds(SMALL, config(epochs_per_step=2), work, device, 1)
+    twice = estimate_seconds(SMALL, config(epochs_per_step=2), work, device, (8, 8))
     assert twice.update == pytest.approx(2 * whole.update)
+    # Two servers write, one process learns.
+    served = estimate_seconds(SMALL, config(), work, device, (4, 8))
+    assert (served.prefill, served.decode, served.update) == (half.prefill, half.decode, whole.update)
+    assert whole.plus(half).step == pytest.approx(whole.step + half.step)

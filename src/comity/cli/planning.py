@@ -12,6 +12,8 @@ from comity.plan.devices import DEVICES, Device, custom_device, find_device, mat
 from comity.plan.plan import Expectation, Plan, StepPlan, largest_micro_batch, make_plan
 from comity.settings import read_settings_file
 
+NEEDED = ("dilemmas", "personas", "questions", "model", "adapter", "judges", "launcher", "cluster")
+"""The checks without which there is no plan."""
 NAME_WIDTH = 34
 COLUMN_WIDTH = 14
 
@@ -22,7 +24,8 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help=f"one of {names} (default: h100-80gb)")
     for option, text in (("memory-gb", "GB"), ("tflops", "dense bfloat16 TFLOP/s"), ("bandwidth", "GB/s")):
         parser.add_argument(f"--{option}", type=float, metavar="NUMBER", help=f"a device by its numbers: {text}")
-    parser.add_argument("--devices", type=int, default=1, metavar="INTEGER", help="one process each (default: 1)")
+    devices = "one process each (default: 1; under Ray cluster.trainers)"
+    parser.add_argument("--devices", type=int, metavar="INTEGER", help=devices)
     parser.add_argument("--rounds", type=int, metavar="INTEGER", help="rounds of a typical dialogue (default: 2)")
     share = "typical length of a reply as a share of the longest (default: 0.6)"
     parser.add_argument("--reply-share", type=float, default=0.6, metavar="NUMBER", help=share)
@@ -48,7 +51,13 @@ def choose_device(arguments: argparse.Namespace) -> Device:
 def plan_run(config: TrainConfig, arguments: argparse.Namespace) -> list[str]:
     """Return the lines of a run's plan on the chosen device."""
     expectation = Expectation(arguments.rounds, arguments.reply_share)
-    return describe_plan(make_plan(config, choose_device(arguments), arguments.devices, expectation))
+    devices = count_trainers(config, 1) if arguments.devices is None else arguments.devices
+    return describe_plan(make_plan(config, choose_device(arguments), devices, expectation))
+
+
+def count_trainers(config: TrainConfig, processes: int) -> int:
+    """Return how many processes learn, when a launcher starts `processes`: Ray starts its own."""
+    return config.cluster.trainers if config.cluster.kind == "ray" else processes
 
 
 def try_run(config: TrainConfig, processes: int, tell: Callable[[str], None]) -> None:
@@ -60,9 +69,10 @@ def try_run(config: TrainConfig, processes: int, tell: Callable[[str], None]) ->
         tell(f"{'ok     ' if check.passed else 'PROBLEM'}  {check.name}: {check.detail}")
         if not check.passed:
             failed.append(check)
-    if not any(check.name in ("dilemmas", "personas", "model", "adapter") for check in failed):
+    if not any(check.name in NEEDED for check in failed):
         tell("")
-        for line in describe_plan(make_plan(config, local_device(config.model.device), processes, Expectation())):
+        count = count_trainers(config, processes)
+        for line in describe_plan(make_plan(config, local_device(config.model.device), count, Expectation())):
             tell(line)
     if failed:
         first = f"{failed[0].name}: {failed[0].detail}"
@@ -98,6 +108,7 @@ def describe_plan(plan: Plan) -> list[str]:
         *_list_bytes("update", plan.memory.update),
         f"  {'peak':<{NAME_WIDTH}}{plan.memory.peak / 1e9:>{COLUMN_WIDTH}.2f} GB of {plan.device.memory_gb:.0f}"
         f"{'' if plan.fits else ': does not fit'}",
+        *_list_bytes("in the machine's memory", plan.memory.beside),
         *_advise(plan),
         "",
         f"  {'a step':<{NAME_WIDTH}}{'typical':>{COLUMN_WIDTH}}{'longest':>{COLUMN_WIDTH}}",

@@ -24,6 +24,13 @@ class Architecture:
     """Queries and keys are normalised head by head, as in Qwen3."""
     layer_biases: int = 0
     """Bias parameters of one layer."""
+    llama: bool = False
+    """A Llama such as `engines.llama` computes on the CPU: SiLU, no biases, fixed rotary frequencies."""
+
+    @property
+    def head_parameters(self) -> int:
+        """Return the weights of the output layer."""
+        return self.vocabulary * self.width
 
     @property
     def linear_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -56,8 +63,8 @@ def _qwen3(layers: int, width: int, inner_width: int, heads: int, tied: bool) ->
 
 
 SHIPPED = {
-    "embedded": Architecture(30, 576, 1536, 9, 3, 64, 49_152, tied=True),
-    "smollm2-135m-instruct": Architecture(30, 576, 1536, 9, 3, 64, 49_152, tied=True),
+    "embedded": Architecture(30, 576, 1536, 9, 3, 64, 49_152, tied=True, llama=True),
+    "smollm2-135m-instruct": Architecture(30, 576, 1536, 9, 3, 64, 49_152, tied=True, llama=True),
     "qwen3-0.6b": _qwen3(28, 1024, 3072, 16, tied=True),
     "qwen3-1.7b": _qwen3(28, 2048, 6144, 16, tied=True),
     "qwen3-4b": _qwen3(36, 2560, 9728, 32, tied=True),
@@ -78,17 +85,38 @@ def find_architecture(name: str) -> Architecture:
     key = name.lower().split("/")[-1]
     if key in SHIPPED and not Path(name).is_dir():
         return SHIPPED[key]
+    return read_architecture(_read_config(name, "model.name"))
+
+
+def count_parameters(name: str) -> tuple[int, Architecture | None]:
+    """Return the parameters of any model, an encoder too, and its numbers where a plan knows its kind.
+
+    Raise ModelError when its configuration cannot be had.
+    """
+    key = name.lower().split("/")[-1]
+    if key in SHIPPED and not Path(name).is_dir():
+        return SHIPPED[key].parameters, SHIPPED[key]
+    config = _read_config(name, "judge")
+    if config.model_type in KNOWN_TYPES:
+        architecture = read_architecture(config)
+        return architecture.parameters, architecture
+    import torch
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        return AutoModel.from_config(config).num_parameters(), None
+
+
+def _read_config(name: str, setting: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"model.name {name!r} has no configuration in reach ({first}): "
-            f"give a folder, or one of {', '.join(SHIPPED)}"
+            f"{setting} {name!r} has no configuration in reach ({first}): give a folder, or one of {', '.join(SHIPPED)}"
         ) from error
-    return read_architecture(config)
 
 
 def read_architecture(config: Any) -> Architecture:
@@ -116,4 +144,8 @@ def read_architecture(config: Any) -> Architecture:
         tied=bool(config.tie_word_embeddings),
         normed_heads=config.model_type == "qwen3",
         layer_biases=biases,
+        llama=config.model_type == "llama"
+        and not biases
+        and config.hidden_act == "silu"
+        and (config.rope_parameters or {}).get("rope_type", "default") in ("default", "linear", "llama3"),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from comity.config import TrainConfig
 from comity.errors import ComityError, ConfigError, RunError
-from comity.plan.architectures import find_architecture
+from comity.plan.architectures import count_parameters, find_architecture
 from comity.plan.plan import adapter_rank
 from comity.runs import check_run, describe_settings
 from comity.scenarios.load import load_dilemmas, load_persona_pairs, load_questions
@@ -146,7 +146,7 @@ def _check_judges(config: TrainConfig) -> str:
             if place == "external" and name not in found:
                 open_access(name, access).close()
             elif place == "local":
-                find_architecture(name.removeprefix(HUGGING_FACE))
+                count_parameters(name.removeprefix(HUGGING_FACE))
             elif place == "head":
                 load_head(find_head(name, kind, which))
             found[name] = place

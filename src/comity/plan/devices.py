@@ -22,6 +22,7 @@ class Device:
     layer_step_seconds: float = 0.7e-3
     reserve_gb: float = 1.5
     """The libraries' own memory."""
+    is_cpu: bool = False
 
 
 DEVICES = (
@@ -35,8 +36,11 @@ DEVICES = (
     Device("rtx-pro-6000-96gb", 96, 503, 1792),
     Device("h200-141gb", 141, 989, 4800),
     Device("b200-180gb", 180, 2250, 7700),
-    # Measured, not from a data sheet: see docs/scaling.md.
-    Device("cpu-2-cores", 24, 2.3, 26, 0.12, 0.3, 0.0, 0.9),
+    # Two cores each, measured and not from a data sheet, see "The planner" in docs/scaling.md: an AMD processor with
+    # avx512_bf16 (products 0.42 to 0.45 TFLOP/s, 34 to 46 GB/s), and one with AMX (2.3 TFLOP/s, 24 to 29 GB/s), whose
+    # shares are those of the code before our own for Llama.
+    Device("cpu-2-cores", 24, 0.43, 40, 0.4, 0.6, 0.0, 0.9, is_cpu=True),
+    Device("cpu-2-cores-amx", 24, 2.3, 26, 0.12, 0.3, 0.0, 0.9, is_cpu=True),
 )
 
 

@@ -1,11 +1,14 @@
 """Bytes on each device: what lies there all the time, and what rollout and update add at their peaks."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from comity.config import ModelConfig, TrainConfig
+from comity.plan import llama_memory
 from comity.plan.architectures import Architecture
 from comity.plan.devices import Device
+from comity.plan.judge_models import find_judge_models, judge_bytes
+from comity.plan.llama_memory import is_computed_here
 from comity.plan.workload import Reply, Workload
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -24,6 +27,8 @@ class Memory:
     always: Mapping[str, float]
     rollout: Mapping[str, float]
     update: Mapping[str, float]
+    beside: Mapping[str, float] = field(default_factory=dict)
+    """In the memory of the machine, where the device has its own."""
 
     @property
     def peak(self) -> float:
@@ -32,11 +37,10 @@ class Memory:
 
 
 def estimate_memory(
-    architecture: Architecture, config: TrainConfig, longest: Workload, device: Device, processes: int
+    architecture: Architecture, config: TrainConfig, longest: Workload, device: Device, processes: int, rows: int
 ) -> Memory:
-    """Return the memory of one process, for the longest dialogues that the settings allow."""
+    """Return the memory of one of the processes that learn, for `rows` of the longest dialogues of the settings."""
     model, settings = config.model, config.optimization
-    rows = -(-settings.scenarios_per_step * settings.group_size // processes)
     adapter = architecture.adapter_parameters(model.lora_rank)
     width = DTYPE_BYTES[model.dtype]
     always = {
@@ -45,22 +49,64 @@ def estimate_memory(
         "adapter and optimiser": adapter * (width + 12.0) + (adapter * width if settings.kl_coefficient else 0),
         "libraries": device.reserve_gb * 1e9,
     }
-    rollout = dict.fromkeys(("folded adapter", "KV cache", "prefill", "sampling"), 0.0)
-    if model.quantization == "none":
-        rollout["folded adapter"] = architecture.linear_parameters * width
-    for reply in longest.replies:
-        batch = batch_rows(reply, rows)
-        span = reply.prompt_tokens + reply.new_tokens
-        rollout["KV cache"] = max(rollout["KV cache"], batch * span * kv_bytes_per_token(architecture, model.dtype))
-        rollout["prefill"] = max(rollout["prefill"], _prefill_bytes(architecture, reply, batch, width))
-        # The compute type, float32, and float32 over the temperature.
-        rollout["sampling"] = max(rollout["sampling"], batch * architecture.vocabulary * (width + 8.0))
+    judges = find_judge_models(config)
+    if is_computed_here(architecture, model, device):
+        always["output layer, packed"] = llama_memory.head_bytes(architecture, width)
+        if judges.reads_policy or (settings.opponent == "base" and not writes_elsewhere(config)):
+            always["maps without adapter"] = llama_memory.base_bytes(architecture, width)
+    if config.rollouts.engine == "vllm":
+        always["vLLM"] = config.rollouts.memory_share * device.memory_gb * 1e9
+    loaded = {"judges' models": judge_bytes(judges)} if judges.loaded else {}
     update = {
         # Of the master and, one micro-batch long, of the adapter itself; several processes sum them in one buffer.
         "gradients": adapter * (4.0 + width + (4.0 if processes > 1 else 0.0)),
-        **_update_bytes(architecture, config, longest, width),
+        **_update_bytes(architecture, config, longest, device),
     }
-    return Memory(always, rollout, update)
+    return Memory(
+        always | (loaded if device.is_cpu else {}),
+        _rollout_bytes(architecture, config, longest, device, rows),
+        update,
+        {} if device.is_cpu else loaded,
+    )
+
+
+def join_memories(parts: Sequence[Memory]) -> Memory:
+    """Return the memory of a step with several kinds of scenarios: of each phase that of the kind that takes most."""
+    rollout = max((part.rollout for part in parts), key=lambda items: sum(items.values()))
+    update = max((part.update for part in parts), key=lambda items: sum(items.values()))
+    return Memory(parts[0].always, rollout, update, parts[0].beside)
+
+
+def writes_elsewhere(config: TrainConfig) -> bool:
+    """Tell whether servers or Ray's rollout workers write the dialogues, with memory of their own."""
+    return bool(config.rollouts.servers) or config.cluster.kind == "ray"
+
+
+def _rollout_bytes(
+    architecture: Architecture, config: TrainConfig, longest: Workload, device: Device, rows: int
+) -> dict[str, float]:
+    if writes_elsewhere(config):
+        return {}
+    model, width = config.model, DTYPE_BYTES[config.model.dtype]
+    folds = config.optimization.opponent == "copy" or config.rollouts.engine != "vllm"
+    folded = architecture.linear_parameters * width if model.quantization == "none" and folds else 0
+    if config.rollouts.engine == "vllm":
+        return {"folded adapter": float(folded)}  # while it is handed over
+    here, group = is_computed_here(architecture, model, device), config.optimization.group_size
+    found = {"folded adapter": float(folded)} | dict.fromkeys(("KV cache", "prefill", "sampling"), 0.0)
+    for reply in longest.replies:
+        batch = batch_rows(reply, rows)
+        if here:
+            cached = llama_memory.cached_tokens(reply, batch, group)
+            prefill = llama_memory.prefill_bytes(architecture, reply, batch, group, width)
+        else:
+            cached = batch * (reply.prompt_tokens + reply.new_tokens)
+            prefill = _prefill_bytes(architecture, reply, batch, width)
+        found["KV cache"] = max(found["KV cache"], cached * kv_bytes_per_token(architecture, model.dtype))
+        found["prefill"] = max(found["prefill"], prefill)
+        # The compute type, float32, and float32 over the temperature.
+        found["sampling"] = max(found["sampling"], batch * architecture.vocabulary * (width + 8.0))
+    return found
 
 
 def weight_bytes(architecture: Architecture, model: ModelConfig) -> float:
@@ -105,27 +151,46 @@ def _prefill_bytes(architecture: Architecture, reply: Reply, batch: int, width: 
     return inside + attended * repeated + attended * (reply.prompt_tokens - reply.shared_tokens) * width
 
 
-def _update_bytes(architecture: Architecture, config: TrainConfig, longest: Workload, width: int) -> dict[str, float]:
+def _update_bytes(
+    architecture: Architecture, config: TrainConfig, longest: Workload, device: Device
+) -> dict[str, float]:
     """Return what the fullest micro-batch needs: one shared beginning and as many remainders as the budget takes."""
-    settings = config.optimization
+    settings, width = config.optimization, DTYPE_BYTES[config.model.dtype]
+    here = is_computed_here(architecture, config.model, device)
     worst = {"activations": 0.0, "logits": 0.0}
     for reply in trained_replies(longest, config):
         remainder = reply.prompt_tokens - reply.shared_tokens + reply.new_tokens
         batch = max(1, int((settings.micro_batch_tokens - reply.shared_tokens) // remainder))
-        tokens = reply.shared_tokens + batch * remainder
-        attended = batch * (reply.shared_tokens + remainder)
-        saved = tokens * saved_bytes_per_token(architecture, config.model.lora_rank, width)
-        # Keys and values repeated for every head, and the mask in the compute type, once a layer.
-        saved += attended * 2 * architecture.heads * architecture.head_width * width + attended * remainder * width
-        # Backward through one layer holds the gradients of SwiGLU's parts; a 4-bit weight is unpacked for its product.
-        unpacked = architecture.width * architecture.inner_width * width if config.model.quantization != "none" else 0
-        passing = tokens * (3 * architecture.inner_width + 4 * architecture.width) * width + unpacked
-        worst["activations"] = max(worst["activations"], architecture.layers * saved + passing)
-        # Every trained token's log-probabilities stay until the backward pass; the rest exists for LOGIT_ROWS at once.
-        trained = batch * reply.new_tokens
-        logits = trained + 3 * min(trained, LOGIT_ROWS)
-        worst["logits"] = max(worst["logits"], logits * architecture.vocabulary * 4.0)
-    return worst
+        tokens, trained = reply.shared_tokens + batch * remainder, batch * reply.new_tokens
+        if here:
+            saved = architecture.layers * tokens * llama_memory.saved_bytes_per_token(architecture, width)
+            activations = saved + llama_memory.passing_bytes(architecture, tokens, width)
+            logits = llama_memory.logits_bytes(architecture, trained, width)
+        else:
+            activations = _activation_bytes(architecture, config.model, reply, batch)
+            # Every trained token's log-probabilities stay until the way back; the rest exists for LOGIT_ROWS at once.
+            logits = (trained + 3 * min(trained, LOGIT_ROWS)) * architecture.vocabulary * 4.0
+        worst = {"activations": max(worst["activations"], activations), "logits": max(worst["logits"], logits)}
+    if not here:
+        return worst
+    return {
+        "folded adapter": llama_memory.folded_bytes(architecture, width),
+        "transposed maps": llama_memory.transposed_bytes(architecture, width),
+        **worst,
+    }
+
+
+def _activation_bytes(architecture: Architecture, model: ModelConfig, reply: Reply, batch: int) -> float:
+    width, remainder = DTYPE_BYTES[model.dtype], reply.prompt_tokens - reply.shared_tokens + reply.new_tokens
+    tokens = reply.shared_tokens + batch * remainder
+    attended = batch * (reply.shared_tokens + remainder)
+    saved = tokens * saved_bytes_per_token(architecture, model.lora_rank, width)
+    # Keys and values repeated for every head, and the mask in the compute type, once a layer.
+    saved += attended * 2 * architecture.heads * architecture.head_width * width + attended * remainder * width
+    # Backward through one layer holds the gradients of SwiGLU's parts; a 4-bit weight is unpacked for its product.
+    unpacked = architecture.width * architecture.inner_width * width if model.quantization != "none" else 0
+    passing = tokens * (3 * architecture.inner_width + 4 * architecture.width) * width + unpacked
+    return architecture.layers * saved + passing
 
 
 def trained_replies(workload: Workload, config: TrainConfig) -> list[Reply]:

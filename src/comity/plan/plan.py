@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,13 +12,13 @@ from comity.config import ModelConfig, TrainConfig
 from comity.errors import ConfigError
 from comity.plan.architectures import Architecture, find_architecture
 from comity.plan.devices import Device
-from comity.plan.memory import Memory, estimate_memory, kv_bytes_per_token
+from comity.plan.judge_models import EMBEDDED_JUDGE
+from comity.plan.memory import Memory, estimate_memory, join_memories, kv_bytes_per_token
 from comity.plan.speed import Seconds, estimate_seconds
-from comity.plan.workload import Workload, longest_workload, mean_workload
+from comity.plan.workload import Workload, longest_workload, mean_workload, split_step
 
 VERDICT_TOKENS = 60
 """A verdict and a short reason."""
-EMBEDDED_JUDGE = "comity/embedded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,21 @@ class Plan:
 
 def make_plan(config: TrainConfig, device: Device, processes: int, expectation: Expectation) -> Plan:
     """Return the plan of a run on `processes` devices of one kind; raise ComityError for what cannot be planned."""
-    dialogues = config.optimization.scenarios_per_step * config.optimization.group_size
+    dialogues = count_dialogues(config)
     if not 1 <= processes <= dialogues:
         raise ConfigError(f"--devices is {processes}: choose 1 to {dialogues}, the dialogues of a step")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, lora_rank=adapter_rank(config.model)))
     architecture = find_architecture(config.model.name)
-    longest = longest_workload(config)
     rounds = expectation.rounds or min(2, config.negotiation.rounds)
-    typical = mean_workload(config, rounds, expectation.reply_share)
+    shares = share_dialogues(config, processes)
+    typical = [
+        plan_step(architecture, part, mean_workload(part, rounds, expectation.reply_share), device, rows)
+        for part, rows in shares
+    ]
+    longest = [
+        plan_step(architecture, part, longest_workload(part), device, rows, config.judges.reply_tokens)
+        for part, rows in shares
+    ]
     return Plan(
         config=config,
         architecture=architecture,
@@ -88,9 +96,44 @@ def make_plan(config: TrainConfig, device: Device, processes: int, expectation: 
         processes=processes,
         adapter_parameters=architecture.adapter_parameters(config.model.lora_rank),
         kv_bytes_per_token=kv_bytes_per_token(architecture, config.model.dtype),
-        memory=estimate_memory(architecture, config, longest, device, processes),
-        typical=plan_step(architecture, config, typical, device, processes),
-        longest=plan_step(architecture, config, longest, device, processes, config.judges.reply_tokens),
+        memory=plan_memory(architecture, config, device, processes),
+        typical=add_steps(typical),
+        longest=add_steps(longest),
+    )
+
+
+def share_dialogues(config: TrainConfig, processes: int) -> list[tuple[TrainConfig, tuple[int, int]]]:
+    """Return for each kind of scenario in a step how many dialogues one device writes, and how many it learns from.
+
+    Negotiations come first in a step: the device counted is the first, which has the most of them.
+    """
+    writers = len(config.rollouts.servers) or (config.cluster.workers if config.cluster.kind == "ray" else processes)
+    parts = split_step(config)
+    total = sum(map(count_dialogues, parts))
+    left_to_write, left_to_learn = -(-total // writers), -(-total // processes)
+    shares = []
+    for part in parts:
+        rows = min(count_dialogues(part), left_to_write), min(count_dialogues(part), left_to_learn)
+        left_to_write, left_to_learn = left_to_write - rows[0], left_to_learn - rows[1]
+        shares.append((part, rows))
+    return shares
+
+
+def count_dialogues(config: TrainConfig) -> int:
+    """Return the dialogues of a step."""
+    return config.optimization.scenarios_per_step * config.optimization.group_size
+
+
+def plan_memory(architecture: Architecture, config: TrainConfig, device: Device, processes: int) -> Memory:
+    """Return the memory of each process for the longest dialogues of every kind of scenario."""
+    most = -(-count_dialogues(config) // processes)
+    return join_memories(
+        [
+            estimate_memory(
+                architecture, part, longest_workload(part), device, processes, min(count_dialogues(part), most)
+            )
+            for part in split_step(config)
+        ]
     )
 
 
@@ -99,19 +142,38 @@ def plan_step(
     config: TrainConfig,
     workload: Workload,
     device: Device,
-    processes: int,
+    rows: tuple[int, int],
     verdict_tokens: int = VERDICT_TOKENS,
 ) -> StepPlan:
-    """Return one step whose dialogues are all as the workload says; a judge writes `verdict_tokens` a call."""
-    dialogues = config.optimization.scenarios_per_step * config.optimization.group_size
+    """Return one step whose dialogues are all as the workload says; a judge writes `verdict_tokens` a call.
+
+    `rows` as in `speed.estimate_seconds`.
+    """
+    dialogues = count_dialogues(config)
     return StepPlan(
         prompt_tokens=dialogues * workload.prompt_tokens,
         new_tokens=dialogues * workload.new_tokens,
         judge_calls=(dialogues * len(workload.agreement_tokens), dialogues * len(workload.agency_tokens)),
         judge_tokens=(dialogues * sum(workload.agreement_tokens), dialogues * sum(workload.agency_tokens)),
         judge_dollars=_price_dialogue(config, workload, verdict_tokens, dialogues),
-        seconds=estimate_seconds(architecture, config, workload, device, processes),
+        seconds=estimate_seconds(architecture, config, workload, device, rows),
     )
+
+
+def add_steps(parts: Sequence[StepPlan]) -> StepPlan:
+    """Return a step that has all of these kinds of scenarios."""
+    dollars = [part.judge_dollars for part in parts if part.judge_dollars is not None]
+    total = parts[0]
+    for part in parts[1:]:
+        total = StepPlan(
+            prompt_tokens=total.prompt_tokens + part.prompt_tokens,
+            new_tokens=total.new_tokens + part.new_tokens,
+            judge_calls=(total.judge_calls[0] + part.judge_calls[0], total.judge_calls[1] + part.judge_calls[1]),
+            judge_tokens=(total.judge_tokens[0] + part.judge_tokens[0], total.judge_tokens[1] + part.judge_tokens[1]),
+            judge_dollars=None,
+            seconds=total.seconds.plus(part.seconds),
+        )
+    return dataclasses.replace(total, judge_dollars=sum(dollars) if len(dollars) == len(parts) else None)
 
 
 def _price_dialogue(config: TrainConfig, workload: Workload, verdict_tokens: int, dialogues: int) -> float | None:
@@ -143,8 +205,7 @@ def largest_micro_batch(plan: Plan) -> int | None:
     for tokens in range(plan.config.optimization.micro_batch_tokens, 0, -256):
         settings = dataclasses.replace(plan.config.optimization, micro_batch_tokens=max(64, tokens))
         config = dataclasses.replace(plan.config, optimization=settings)
-        workload = longest_workload(config)
-        memory = estimate_memory(plan.architecture, config, workload, plan.device, plan.processes)
+        memory = plan_memory(plan.architecture, config, plan.device, plan.processes)
         if memory.peak <= plan.device.memory_gb * 1e9:
             return settings.micro_batch_tokens
     return None

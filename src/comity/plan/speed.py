@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from comity.config import TrainConfig
 from comity.plan.architectures import Architecture
 from comity.plan.devices import Device
+from comity.plan.llama_memory import is_computed_here
 from comity.plan.memory import DTYPE_BYTES, NF4_BYTES, batch_rows, trained_replies
 from comity.plan.workload import Reply, Workload
 
@@ -25,22 +26,28 @@ class Seconds:
         """Return the seconds of the whole step."""
         return self.prefill + self.decode + self.update
 
+    def plus(self, other: "Seconds") -> "Seconds":
+        """Return both, one after the other."""
+        return Seconds(self.prefill + other.prefill, self.decode + other.decode, self.update + other.update)
+
 
 def estimate_seconds(
-    architecture: Architecture, config: TrainConfig, workload: Workload, device: Device, processes: int
+    architecture: Architecture, config: TrainConfig, workload: Workload, device: Device, rows: tuple[int, int]
 ) -> Seconds:
-    """Return the seconds of a step whose dialogues are all as the workload says."""
-    settings = config.optimization
-    rows = -(-settings.scenarios_per_step * settings.group_size // processes)
+    """Return the seconds of a step whose dialogues are all as the workload says.
+
+    `rows` counts those that one device writes, and those that one device learns from.
+    """
+    settings, (written, learnt) = config.optimization, rows
     prefill = decode = 0.0
     for reply in workload.replies:
-        left = rows
+        left = written
         while left > 0:
-            batch = min(left, batch_rows(reply, rows))
+            batch = min(left, batch_rows(reply, written))
             prefill += prefill_flops(architecture, reply, batch, settings.group_size) / flops_per_second(device)
             decode += reply.new_tokens * decode_step_seconds(architecture, config, reply, batch, device)
             left -= batch
-    update = update_flops(architecture, config, workload, rows) / flops_per_second(device)
+    update = update_flops(architecture, config, workload, learnt) / flops_per_second(device)
     return Seconds(prefill, decode, update * settings.epochs_per_step)
 
 
@@ -66,14 +73,15 @@ def decode_step_seconds(
 ) -> float:
     """Return the seconds of one new token in each row of a batch: the traffic or the arithmetic, and the start-up.
 
-    Every weight is read once a step. Keys and values are read, repeated for every head, and read again.
+    Every weight is read once a step. Keys and values are read, by transformers repeated for every head and read again.
     """
     width = DTYPE_BYTES[config.model.dtype]
     quantised = config.model.quantization != "none"
     weights = architecture.linear_parameters * (UNPACKED_NF4_BYTES if quantised else width)
     weights += architecture.vocabulary * architecture.width * width
     context = reply.prompt_tokens + reply.new_tokens / 2
-    heads = architecture.kv_heads + 2 * architecture.heads
+    here = is_computed_here(architecture, config.model, device)
+    heads = architecture.kv_heads + (0 if here else 2 * architecture.heads)
     cache = batch * context * 2 * architecture.layers * heads * architecture.head_width * width
     traffic = (weights + cache) / (device.bandwidth_gb_per_second * 1e9 * device.bandwidth_share)
     products = architecture.linear_parameters + architecture.vocabulary * architecture.width

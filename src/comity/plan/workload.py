@@ -1,12 +1,14 @@
 """The replies and verdicts of one dialogue, counted by playing the protocol itself with texts of a given length."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comity.config import NegotiationConfig, TrainConfig
 from comity.negotiation.protocol import advance, is_solo, pending, start
 from comity.prompts import fill
-from comity.scenarios.load import draw_scenarios, load_dilemmas, load_persona_pairs, make_scenario
+from comity.scenarios.load import draw_scenarios, make_scenario
+from comity.scenarios.steps import count_questions, load_training_rows
 from comity.types import Check, Completion, Message, Request, RoundEnding, Scenario, Target
 
 CHARACTERS_PER_TOKEN = 4.2
@@ -46,21 +48,43 @@ class Workload:
         return sum(reply.prompt_tokens for reply in self.replies)
 
 
+def split_step(config: TrainConfig) -> tuple[TrainConfig, ...]:
+    """Return settings for the negotiations of a step and settings for the questions that are mixed in."""
+    settings = config.optimization
+    asked = count_questions(settings.scenarios_per_step, config.question_share)
+    if not asked:
+        return (config,)
+    told = settings.scenarios_per_step - asked
+    alone = dataclasses.replace(
+        config, question_share=0.0, solo=True, optimization=dataclasses.replace(settings, scenarios_per_step=asked)
+    )
+    if not told:
+        return (alone,)
+    negotiated = dataclasses.replace(
+        config, question_share=0.0, questions="none",
+        optimization=dataclasses.replace(settings, scenarios_per_step=told),
+    )  # fmt: skip
+    return negotiated, alone
+
+
 def longest_workload(config: TrainConfig) -> Workload:
-    """Return the longest dialogue that the settings allow: the longest texts, all rounds, an agreement in the last."""
-    dilemmas, pairs = load_dilemmas(config.dilemmas, "train"), load_persona_pairs(config.personas)
-    dilemma = max(dilemmas, key=lambda row: len(row["dilemma"]))
-    pair = max(pairs, key=lambda row: len(row["persona_a"]) + len(row["persona_b"]))
+    """Return the longest dialogue that the settings allow: the longest texts, all rounds, an agreement in the last.
+
+    The settings are of one kind of scenario, see `split_step`.
+    """
+    rows = load_training_rows(config)
+    dilemma = max(rows.dilemmas, key=lambda row: len(row["dilemma"]))
+    pair = max(rows.pairs, key=lambda row: len(row["persona_a"]) + len(row["persona_b"]))
     return play_scripted(make_scenario(dilemma, pair, False, config.solo), config.negotiation, 10**9, 1.0)
 
 
 def mean_workload(config: TrainConfig, rounds: int, share: float) -> Workload:
     """Return the mean dialogue over some scenarios, if sides agree after `rounds` rounds (or their limit comes first).
 
-    `share` is the length of a reply as a share of the longest.
+    `share` is the length of a reply as a share of the longest. The settings are of one kind of scenario.
     """
-    dilemmas, pairs = load_dilemmas(config.dilemmas, "train"), load_persona_pairs(config.personas)
-    scenarios = draw_scenarios(dilemmas, pairs, 0, SAMPLED_SCENARIOS, config.seed, config.solo)
+    rows = load_training_rows(config)
+    scenarios = draw_scenarios(rows.dilemmas, rows.pairs, 0, SAMPLED_SCENARIOS, config.seed, config.solo)
     played = [play_scripted(scenario, config.negotiation, rounds, share) for scenario in scenarios]
     return Workload(
         replies=tuple(_mean_reply(column) for column in zip(*(item.replies for item in played), strict=True)),
