@@ -8,7 +8,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from comity.config import RolloutConfig
-from comity.engines.fleet import Fleet, build_batch_responder
+from comity.engines.fleet import Fleet
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
 from comity.engines.versions import PolicyVersion, leave_adapter
@@ -96,8 +96,8 @@ def test_servers_say_what_the_local_engine_says(tiny_folder, engine, version, ex
         assert {body["model"] for body in one.completions + other.completions} == {version.name}
         assert len(one.completions) + len(other.completions) == 8
         assert (opened.tally.skipped, opened.tally.asked_again) == (0, 0)
-        # A batch at once, as any responder, and the policy is not loaded a second time.
-        assert_same(build_batch_responder(fleet, version)(requests()), expected)
+        # Opened again, and the policy is not loaded a second time.
+        assert_same(ask(fleet, version)[0], expected)
         assert one.loads == other.loads == [version.name]
 
 

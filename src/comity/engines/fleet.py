@@ -6,7 +6,6 @@ looked at until it is ready again, and given the policy that it lacks.
 """
 
 import asyncio
-import hashlib
 import os
 import threading
 import time
@@ -25,48 +24,16 @@ from comity.config import RolloutConfig
 from comity.engines.completions import fits
 from comity.engines.local import LocalEngine, make_completion
 from comity.engines.server import RequestRefused, Server, ServerFault
+from comity.engines.standing import UNASKED, Standing, Tally, choose
 from comity.engines.versions import PolicyVersion, leave_adapter
 from comity.errors import ConfigError, ServersLost
-from comity.types import Completion, Message, Request, Responder, Sampling
+from comity.types import Completion, Message, Request, Sampling
 
-UNASKED = "not asked yet"
-AFFINITY = 8
-"""Dialogues with one beginning stay together on a server until it has so many more requests than another."""
 PROBES: tuple[tuple[Message, ...], ...] = tuple(
     ({"role": "user", "content": text},)
     for text in ("Name a thing you like.", "Write a random word.", "Begin a story.", "Pick a number.")
 )
 """Prompts whose first token is seldom certain."""
-
-
-@dataclass
-class Standing:
-    """What is known of one server; `trouble` is empty while it is ready."""
-
-    address: str
-    trouble: str = UNASKED
-    under_way: int = 0
-
-    @property
-    def is_ready(self) -> bool:
-        """Return whether requests go there."""
-        return not self.trouble
-
-
-@dataclass
-class Tally:
-    """What happened while a fleet was open."""
-
-    skipped: int = 0
-    """How often a server that was ready had to be skipped."""
-    readmitted: int = 0
-    """How often a skipped server became ready again."""
-    asked_again: int = 0
-    """Requests that went to another server."""
-    refused: int = 0
-    """Requests that no server would take."""
-    push_seconds: float = 0.0
-    """How long it took until the first server was ready for the policy."""
 
 
 class Fleet:
@@ -263,18 +230,12 @@ class OpenFleet:
         raise ServerFault("unfit", "is certain of every first token, so its log-probabilities cannot be checked")
 
     async def _take(self, prompt: NDArray[np.int32], tried: Sequence[Standing]) -> Standing:
-        def order(item: Standing) -> tuple[int, int, bytes]:
-            # Not to one that has failed this request just now, while there is another.
-            return tried.count(item), item.under_way // AFFINITY, _affinity(item.address, prompt)
-
-        most = self.fleet.settings.connections
         async with self._lock:
             while True:
                 if self._error:
                     raise self._error
-                free = [item for item in self.standings if item.is_ready and item.under_way < most]
-                if free:
-                    chosen = min(free, key=order)
+                chosen = choose(self.standings, self.fleet.settings.connections, prompt, tried)
+                if chosen is not None:
                     chosen.under_way += 1
                     return chosen
                 await self._free.wait()
@@ -306,19 +267,3 @@ class OpenFleet:
 
     def _describe_troubles(self) -> str:
         return "; ".join(f"{item.address} {item.trouble}" for item in self.standings)
-
-
-def build_batch_responder(fleet: Fleet, version: PolicyVersion) -> Responder:
-    """Return a responder that sends a batch of requests to the servers and waits for all replies."""
-
-    async def ask(requests: Sequence[Request]) -> list[Completion]:
-        async with fleet.open([version]) as opened:
-            return list(await asyncio.gather(*(opened.answer(request, version) for request in requests)))
-
-    return lambda requests: asyncio.run(ask(requests)) if requests else []
-
-
-def _affinity(address: str, prompt: NDArray[np.int32]) -> bytes:
-    # Rollouts of a scenario begin alike, and a server computes a beginning that it has seen only once. The number of
-    # tokens is less than the shortest system prompt with a dilemma; dialogues of one seat and persona stay together.
-    return hashlib.sha256(address.encode() + prompt[:128].tobytes()).digest()

@@ -15,9 +15,6 @@ import torch
 from torch import Tensor
 from vllm.v1.sample.logits_processor import LogitsProcessor
 
-PROCESSORS = ("comity.engines.vllm_logprobs:NormaliseGreedy", "comity.engines.vllm_logprobs:NormaliseSampled")
-"""What `--logits-processors` takes."""
-
 
 class NormaliseGreedy(LogitsProcessor):  # type: ignore[misc]
     """Runs before the temperature: all that a batch of greedy requests passes through."""
