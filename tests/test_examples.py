@@ -1,6 +1,8 @@
-"""The example scripts run as they are; for Slurm, two programs of one line stand in for a job on this one machine."""
+"""The example scripts run as they are; for Slurm, two small programs stand in for a job on this machine."""
 
 import os
+import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,10 +48,15 @@ def programs(tmp_path):
     folder.mkdir()
     modules = {"comity": "comity", "accelerate": "accelerate.commands.accelerate_cli", "ray": "ray.scripts.scripts"}
     for name, module in modules.items():
-        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
-    (folder / "scontrol").write_text("#!/bin/sh\necho 127.0.0.1\n")
-    # One task on one machine: its number among the machines of the job is 0.
-    (folder / "srun").write_text('#!/bin/bash\nexport SLURM_NODEID=0\nshift\nexec "$@"\n')
+        note = f'echo "$*" >> "{tmp_path / name}.calls"'
+        (folder / name).write_text(f'#!/bin/sh\n{note}\nexec "{sys.executable}" -m {module} "$@"\n')
+    # Every node of the job is this machine; the task of each runs at the same time, and one that fails fails the job.
+    (folder / "scontrol").write_text("#!/bin/sh\nprintf '127.0.0.1\\n127.0.0.2\\n'\n")
+    (folder / "srun").write_text(
+        '#!/bin/bash\nshift\npids=()\n'
+        'for ((node = 0; node < SLURM_NNODES; node++)); do SLURM_NODEID=$node "$@" & pids+=($!); done\n'
+        'for pid in "${pids[@]}"; do wait "$pid" || exit 1; done\n'
+    )  # fmt: skip
     for path in folder.iterdir():
         path.chmod(0o755)
     return folder
@@ -72,16 +79,41 @@ def run_script(name, programs, *words, **variables):
     return done.stdout
 
 
-def test_the_slurm_script_trains_on_one_machine_of_two_processes(settings, programs, tmp_path):
+def find_port():
+    """Return a free port among those that the script makes of job numbers, below those of outgoing connections."""
+    for port in random.sample(range(20000, 32768), 50):
+        with socket.socket() as server:
+            try:
+                server.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    pytest.fail("no free port among 50")
+
+
+@pytest.mark.parametrize(("nodes", "processes_per_node"), [(1, 2), (2, 1)])
+def test_the_slurm_script_trains_in_two_processes_and_goes_on(settings, programs, tmp_path, nodes, processes_per_node):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    job = {
-        "SLURM_NNODES": "1",
-        "SLURM_GPUS_ON_NODE": "2",
-        "SLURM_JOB_NODELIST": "one",
-        "SLURM_JOB_ID": str(os.getpid()),
-    }
-    run_script("slurm.sh", programs, settings, "--run", tmp_path / "run", **job)
-    assert [row["process/count"] for row in read_metrics(tmp_path / "run")] == [2, 2]
+    ports = []
+
+    def submit(steps):
+        ports.append(find_port())
+        job = {
+            "SLURM_NNODES": str(nodes), "SLURM_GPUS_ON_NODE": str(processes_per_node), "SLURM_JOB_NODELIST": "nodes",
+            "SLURM_JOB_ID": str(ports[-1] - 20000),
+        }  # fmt: skip
+        words = ["--run", tmp_path / "run", "--optimization.steps", steps]
+        run_script("slurm.sh", programs, settings, *words, **job)
+
+    submit(1)
+    assert [row["process/count"] for row in read_metrics(tmp_path / "run")] == [2]
+    if nodes > 1:  # submitted again, with more to do
+        submit(2)
+        assert [(row["step"], row["process/count"]) for row in read_metrics(tmp_path / "run")] == [(1, 2), (2, 2)]
+    launched = (tmp_path / "accelerate.calls").read_text().splitlines()
+    assert len(launched) == nodes * len(ports)
+    for place, call in enumerate(launched):
+        assert f"--main_process_port {ports[place // nodes]} " in call
 
 
 def test_the_ray_script_trains_here_and_goes_on(settings, programs, tmp_path):

@@ -1,9 +1,5 @@
-"""Every shipped configuration loads, fits the device that it names, and every launcher starts what it says."""
+"""Every shipped configuration loads, fits the device that it names, and says what its launcher starts."""
 
-import os
-import socket
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +11,6 @@ from comity.config import DemoConfig, TrainConfig, load_config
 from comity.judges.named import place_judge
 from comity.plan.devices import find_device
 from comity.plan.plan import Expectation, make_plan
-from comity.runs import read_metrics
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))
@@ -73,49 +68,3 @@ def test_accelerate_reads_its_files(name, kind, machines, processes):
     config = load_config_from_file(str(ROOT / "configs" / "accelerate" / f"{name}.yaml"))
     assert (config.distributed_type.value, config.num_machines, config.num_processes) == (kind, machines, processes)
     assert str(config.mixed_precision) == "no"
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-@pytest.mark.slow
-def test_the_slurm_script_trains_on_two_machines_and_goes_on(tiny_folder, tmp_path):
-    # Slurm itself is not here: srun starts a command for each of two nodes, both of them this machine, and scontrol
-    # names the first one. Everything below them is real.
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "srun").write_text(
-        '#!/usr/bin/env bash\nshift\npids=()\n'
-        'for node in 0 1; do SLURM_NODEID=$node "$@" & pids+=($!); done\n'
-        'for pid in "${pids[@]}"; do wait "$pid" || exit 1; done\n'
-    )  # fmt: skip
-    (tools / "scontrol").write_text("#!/usr/bin/env bash\nprintf '127.0.0.1\\n127.0.0.2\\n'\n")
-    (tools / "accelerate").write_text(
-        f'#!/usr/bin/env bash\nexec "{sys.executable}" -m accelerate.commands.accelerate_cli "$@"\n'
-    )
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
-    run, config = tmp_path / "run", tmp_path / "run.toml"
-    config.write_text(
-        f'run = "{run}"\nthreads = 1\n[model]\nname = "{tiny_folder}"\ndtype = "float32"\ndevice = "cpu"\n'
-        f'[judges]\nagreement = "{tiny_folder}"\nagency = "{tiny_folder}"\nheldout = false\nmax_unscored_share = 1\n'
-        "[negotiation]\nrounds = 1\ndialogue = { max_tokens = 4 }\ncompletion = { max_tokens = 4 }\n"
-        "[optimization]\nsteps = 1\ngroup_size = 2\n"
-    )
-    job = free_port()
-    environment = {
-        **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "SLURM_NNODES": "2",
-        "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": str(job),
-    }  # fmt: skip
-    script = ["bash", str(ROOT / "examples" / "slurm.sh"), str(config)]
-    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [row["process/count"] for row in read_metrics(run)] == [2]
-    # Submitted again, with an option: it goes on.
-    again = [*script, "--optimization.steps=2"]
-    done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [row["step"] for row in read_metrics(run)] == [1, 2]
