@@ -7,6 +7,7 @@ version plays; WHO is rollout, judge or trainer. The file is gone then.
 import os
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from small_session import judge_agency, judge_agreement
 
 from comity.cluster.workers import LocalPolicy, Parts
 from comity.judges.panel import Panel
+from comity.types import Completion, Verdict
+
+MEETING_SECONDS = 120
 
 
 def is_asked_for(folder, name):
@@ -91,3 +95,43 @@ def open_judges(config, _policy):
 
 
 PARTS = Parts(MortalPolicy, open_judges)
+
+
+@dataclass
+class MeetingEngine:
+    """Answer once so many workers hold requests at the same time; the text is the process and the request's seed."""
+
+    folder: Path
+    count: int
+    version: int = 0
+
+    def install(self, _weights, version):
+        """Note the version."""
+        self.version = version
+
+    def __call__(self, requests):
+        """Return one completion a request, in order; raise TimeoutError when the others do not come in time."""
+        (self.folder / f"holds-{os.getpid()}").touch()
+        end = time.monotonic() + MEETING_SECONDS
+        while len(list(self.folder.glob("holds-*"))) < self.count:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.count} workers did not hold requests at the same time")
+            time.sleep(0.01)
+        return [Completion(f"{os.getpid()} {request.seed}", policy_version=self.version) for request in requests]
+
+
+def open_meeting(config):
+    """Return an engine that waits for all workers of the run."""
+    return MeetingEngine(config.run.parent, config.cluster.workers)
+
+
+def open_self_judge(config, policy):
+    """Return a judge that scores each answer with the version of the policy that judges."""
+
+    def score(answers):
+        return [Verdict("self", "", float(policy.version)) for _ in answers]
+
+    return Panel(judge_agreement, score)
+
+
+MEETING = Parts(open_meeting, open_self_judge)

@@ -9,6 +9,7 @@ from small_session import DILEMMAS, PAIRS, build_config, build_session
 from comity.config import JudgeConfig, ModelConfig, OptimizationConfig, TrainConfig, to_plain
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
+from comity.engines.versions import PolicyVersion
 from comity.errors import ConfigError, RunError
 from comity.judges.panel import Panel, build_panel
 from comity.negotiation.lockstep import play
@@ -16,9 +17,10 @@ from comity.negotiation.protocol import start
 from comity.runs import create_run, read_metrics, read_negotiations
 from comity.scenarios.load import draw_scenarios, load_questions, relate_personas
 from comity.scenarios.tasks import load_task_scenarios
-from comity.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from comity.training.opponent import seat_players
+from comity.training.checkpoint import list_checkpoints, read_checkpoint, restore, save_checkpoint
+from comity.training.opponent import BASE_VERSION, renew_opponent, seat_players
 from comity.training.policy import PolicyOptimizer, trainable_parameters
+from comity.training.serving import hand_over
 from comity.training.trainer import run_steps, train_step
 from comity.types import Answer, Completion, Request, Sampling, Verdict
 
@@ -41,6 +43,11 @@ def say(responder):
     return tuple(reply.text for reply in responder([SEAT_0, SEAT_1]))
 
 
+def versions(responder):
+    """Return whom the words of both seats are said to be of."""
+    return tuple(reply.policy_version for reply in responder([SEAT_0, SEAT_1]))
+
+
 @pytest.fixture
 def session(tiny_folder, tmp_path):
     def build(**optimization):
@@ -52,8 +59,10 @@ def session(tiny_folder, tmp_path):
 def test_a_copy_speaks_in_both_seats(session):
     it = session()
     move(it.model, 1)
-    first, second = say(seat_players(it.engine, it.optimizer, 1))
+    players = seat_players(it.engine, it.optimizer, 8, 7)
+    first, second = say(players)
     assert first == second
+    assert versions(players) == (7, 7)
 
 
 def test_a_base_opponent_speaks_without_the_adapter(session, tiny_folder):
@@ -62,23 +71,59 @@ def test_a_base_opponent_speaks_without_the_adapter(session, tiny_folder):
     move(it.model, 1)
     policy, _ = say(it.engine)
     plain, _ = say(base)
-    assert say(seat_players(it.engine, it.optimizer, 1)) == (policy, plain)
+    players = seat_players(it.engine, it.optimizer, 8, 7)
+    assert say(players) == (policy, plain)
+    assert versions(players) == (7, BASE_VERSION)
     assert policy != plain
     assert trainable_parameters(it.model).keys() == it.optimizer.parameters.keys()  # still to be trained
 
 
 def test_a_lagged_opponent_is_the_policy_of_the_last_renewal(session):
     it = session(opponent="lagged", opponent_lag=2)
-    said = {}
-    for step in (1, 2, 3):
+    said, written = {}, []
+    for step in (1, 2, 3, 4):
         move(it.model, step)
         before = {name: weight.clone() for name, weight in trainable_parameters(it.model).items()}
-        said[step] = say(seat_players(it.engine, it.optimizer, step))
+        players = seat_players(it.engine, it.optimizer, step, step - 1)
+        said[step] = say(players)
+        written.append(versions(players))
         assert all(torch.equal(before[name], weight) for name, weight in trainable_parameters(it.model).items())
     assert said[1][0] == said[1][1]  # renewed before step 1
     assert said[2] == (said[2][0], said[1][0])
     assert said[2][0] != said[1][0]
     assert said[3][0] == said[3][1] != said[1][0]  # renewed before step 3
+    assert said[4][1] == said[3][0]
+    assert written == [(0, 0), (1, 0), (2, 2), (3, 2)]
+
+
+def test_every_way_to_play_renews_the_opponent_at_once_and_stamps_it_alike(session, tmp_path):
+    class Keeper:
+        """A host that keeps nothing but the number of what it takes."""
+
+        def take(self, _model, _root, version):
+            return PolicyVersion(version, "kept")
+
+    told = {}
+    for opponent in ("copy", "base", "lagged"):
+        for way in ("here", "host"):
+            it, found = session(opponent=opponent, opponent_lag=3), []
+            for step in range(1, 6):
+                if way == "here":
+                    found.append(versions(seat_players(it.engine, it.optimizer, step, step - 1)))
+                else:
+                    speakers = hand_over(Keeper(), it.model, it.optimizer, it.config, step)
+                    found.append((speakers.policy.number, speakers.opponent.number))
+            told[opponent, way] = found
+        assert told[opponent, "here"] == told[opponent, "host"]
+    assert [theirs for _, theirs in told["copy", "here"]] == [0, 1, 2, 3, 4]
+    assert [theirs for _, theirs in told["base", "here"]] == [0] * 5
+    assert [theirs for _, theirs in told["lagged", "here"]] == [0, 0, 0, 3, 3]  # renewed before steps 1 and 4
+
+
+def test_a_policy_that_is_played_ahead_stamps_the_opponent_with_its_own_version(session):
+    # Two steps ahead: steps 1 to 3 are begun with policy 0, then step n with policy n - 3. Renewed before 1, 3 and 5.
+    it = session(opponent="lagged", opponent_lag=2)
+    assert [renew_opponent(it.optimizer, step, max(step - 3, 0)) for step in range(1, 7)] == [0, 0, 0, 0, 2, 2]
 
 
 def test_a_lagged_opponent_survives_a_resume(tiny_folder, tmp_path):
@@ -95,6 +140,12 @@ def test_a_lagged_opponent_survives_a_resume(tiny_folder, tmp_path):
     for name, weight in whole.optimizer.masters.items():
         assert torch.equal(weight, halves.optimizer.masters[name]), name
         assert torch.equal(whole.optimizer.lagged[name], halves.optimizer.lagged[name]), name
+    for step in (3, 4):  # the first after the resume, and the first after a renewal
+        name = f"negotiations/step-{step:06d}.jsonl"
+        assert read_negotiations(whole.config.run / name) == read_negotiations(halves.config.run / name)
+    run("more", 2)
+    assert run("more", 3, resume=True).optimizer.lagged_version == 0
+    assert halves.optimizer.lagged_version == whole.optimizer.lagged_version == 3
 
 
 def test_a_checkpoint_without_the_lagged_opponent_is_refused(session, tmp_path):
@@ -102,7 +153,7 @@ def test_a_checkpoint_without_the_lagged_opponent_is_refused(session, tmp_path):
     path = save_checkpoint(tmp_path / "run", 1, it.model, it.optimizer, keep=1)
     other = PolicyOptimizer.create(it.model, OptimizationConfig(opponent="lagged"))
     with pytest.raises(RunError, match="no lagged opponent"):
-        load_checkpoint(path, other)
+        restore(read_checkpoint(path), other)
 
 
 def test_messages_of_another_policy_are_never_trained_on():
@@ -213,5 +264,5 @@ def test_same_seed_same_words_in_every_opponent_setting(session):
     said = []
     for opponent in ("copy", "base", "lagged"):
         it = session(opponent=opponent)
-        said.append(say(seat_players(it.engine, it.optimizer, 1)))
+        said.append(say(seat_players(it.engine, it.optimizer, 1, 0)))
     assert len(set(said)) == 1

@@ -1,6 +1,9 @@
 """Dialogues that are played while the policy learns: whose words they are, and how their age is corrected."""
 
+import threading
+from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from comity.runs import read_metrics
 from comity.training.ahead import PlayAhead
 from comity.training.loss import policy_loss
 from comity.training.policy import trainable_parameters
-from comity.training.session import Crew
+from comity.training.session import Crew, StepCrew
 from comity.training.trainer import run_steps
 
 
@@ -22,14 +25,14 @@ def run_ahead(config, lag):
     """Train with a second model that speaks with copies of the policy, `lag` steps ahead."""
     session = build_session(config)
 
-    def seat(optimizer, _step, version):
+    def prepare(optimizer, _step, version):
         weights = {name: parameter.detach().clone() for name, parameter in optimizer.parameters.items()}
         speaker = LocalPolicy(config)
         speaker.install(weights, version)
-        return speaker
+        return StepCrew(speaker, session.panel)
 
     plays = PlayAhead(lag, config.optimization.steps)
-    run_steps(replace(session, crew=Crew(seat, session.panel), plays=plays))
+    run_steps(replace(session, crew=Crew(prepare, session.panel), plays=plays))
     plays.close()
     return read_metrics(config.run)
 
@@ -61,6 +64,30 @@ def test_step_two_is_spoken_by_the_first_policy_and_weighted_by_the_second(tiny_
     assert [row["staleness/max"] for row in rows] == [0, 1, 1, 1]
     # k3's estimate of the distance between the policy that spoke and the one that learns.
     assert rows[0]["mismatch/kl"] < 1e-6 < 1e-4 < rows[1]["mismatch/kl"]
+
+
+def test_a_step_is_judged_with_the_policy_that_was_handed_over_for_it(tiny_folder, tmp_path):
+    session = build_session(build_config(tiny_folder, tmp_path / "run", steps=3))
+    prepared = {step: threading.Event() for step in range(1, 5)}
+    judged = []
+
+    def prepare(optimizer, step, version):
+        prepared[step].set()
+
+        def judge(negotiations, gated=True):
+            # Not before the policy of the next step is handed over, however fast this one was played.
+            assert step == 3 or prepared[step + 1].wait(60)
+            spoken = {turn.completion.policy_version for item in negotiations for turn in item.turns}
+            judged.append((step, version, spoken))
+            return session.panel.judge(negotiations, gated)
+
+        speaker = LocalPolicy(session.config)
+        speaker.install({name: weight.detach().clone() for name, weight in optimizer.parameters.items()}, version)
+        return StepCrew(speaker, SimpleNamespace(agreement=session.panel.agreement, judge=judge))
+
+    with closing(PlayAhead(1, 3)) as plays:
+        run_steps(replace(session, crew=Crew(prepare, session.panel), plays=plays))
+    assert sorted(judged) == [(1, 0, {0}), (2, 0, {0}), (3, 1, {1})]
 
 
 def test_a_lag_is_weighted_by_the_ratio_of_both_policies_up_to_the_cap():

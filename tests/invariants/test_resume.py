@@ -12,7 +12,7 @@ import torch
 from small_session import build_config, build_session
 
 from comity.runs import read_metrics, read_negotiations
-from comity.training.checkpoint import load_checkpoint, save_checkpoint
+from comity.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from comity.training.policy import trainable_parameters
 from comity.training.trainer import run_steps, train_step
 
@@ -71,7 +71,7 @@ def test_two_steps_checkpoint_two_steps_equal_four(tiny_folder, tmp_path, epochs
     parts = [train_step(first, step) for step in (1, 2)]
     checkpoint = save_checkpoint(config.run, 2, first.model, first.optimizer, keep=2)
     second = build_session(config)
-    assert load_checkpoint(checkpoint, second.optimizer) == 2
+    assert restore(read_checkpoint(checkpoint), second.optimizer) == 2
     parts += [train_step(second, step) for step in (3, 4)]
 
     assert stable(parts) == stable(rows)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from comity.config import OptimizationConfig
 from comity.errors import RunError
-from comity.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from comity.training.checkpoint import list_checkpoints, read_checkpoint, restore, save_checkpoint
 from comity.training.policy import PolicyOptimizer, trainable_parameters
 from tiny import build_model
 
@@ -55,7 +55,7 @@ def test_save_and_load_give_back_every_tensor(tiny_folder, tmp_path):
     random_before = torch.get_rng_state()
     torch.rand(7)
     other, other_optimizer = build_policy(tiny_folder)
-    assert load_checkpoint(path, other_optimizer) == 3
+    assert restore(read_checkpoint(path), other_optimizer) == 3
     assert torch.equal(torch.get_rng_state(), random_before)
     for name, parameter in trainable_parameters(model).items():
         assert torch.equal(parameter, trainable_parameters(other)[name]), name
@@ -75,7 +75,7 @@ def test_run_without_any_update_yet_is_saved_and_resumed(tiny_folder, tmp_path):
     model, optimizer = build_policy(tiny_folder)
     path = save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
     other, other_optimizer = build_policy(tiny_folder)
-    assert load_checkpoint(path, other_optimizer) == 1
+    assert restore(read_checkpoint(path), other_optimizer) == 1
     learn(model, optimizer, 2)
     learn(other, other_optimizer, 2)
     for name, parameter in trainable_parameters(model).items():
@@ -91,7 +91,7 @@ def test_bfloat16_adapter_keeps_what_rounding_would_lose(tiny_folder, tmp_path):
         master.fill_(1 + 2**-12)  # bfloat16 has 8 bits: it would be 1
     path = save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
     _, other = build_policy(tiny_folder)
-    load_checkpoint(path, other)
+    restore(read_checkpoint(path), other)
     assert bool((other.masters[name] == 1 + 2**-12).all())
 
 
@@ -165,7 +165,7 @@ def test_checkpoint_of_another_adapter_is_refused_and_changes_nothing(tiny_folde
     model, optimizer = build_policy(tiny_folder, rank, targets)
     before = {name: p.detach().clone() for name, p in trainable_parameters(model).items()}
     with pytest.raises(RunError, match="does not fit this model"):
-        load_checkpoint(saved, optimizer)
+        restore(read_checkpoint(saved), optimizer)
     assert all(torch.equal(p, before[name]) for name, p in trainable_parameters(model).items())
 
 
@@ -176,7 +176,7 @@ def test_foreign_or_damaged_state_is_refused(tiny_folder, saved, content):
     else:
         (saved / "state.json").write_text(content)
     with pytest.raises(RunError):
-        load_checkpoint(saved, build_policy(tiny_folder)[1])
+        restore(read_checkpoint(saved), build_policy(tiny_folder)[1])
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn", "foreign"])
@@ -189,7 +189,7 @@ def test_foreign_or_damaged_optimizer_file_is_refused(tiny_folder, saved, damage
     else:
         save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(RunError):
-        load_checkpoint(saved, build_policy(tiny_folder)[1])
+        restore(read_checkpoint(saved), build_policy(tiny_folder)[1])
 
 
 def test_masters_are_written_in_float32(saved):

@@ -4,7 +4,8 @@ A batch is cut into runs of neighbours, one for each worker. Ray asks again what
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any, TypeVar
 
 import ray
@@ -16,6 +17,7 @@ from comity.access import Spend
 from comity.cluster.workers import PanelFacts, Snapshot
 from comity.engines.seating import route_seats
 from comity.errors import ComityError, RunError
+from comity.training.opponent import renew_opponent
 from comity.training.policy import PolicyOptimizer
 from comity.training.verdicts import Counts
 from comity.types import Completion, Judged, Negotiation, Request, Responder, RoundEnding, Verdict
@@ -61,25 +63,20 @@ class RolloutPool:
     workers: Sequence[ActorHandle]
     timeout_seconds: float
     attempt: int
-    on_publish: Callable[[Snapshot], None] | None = None
     lagged: Snapshot | None = None
 
-    def seat(self, optimizer: PolicyOptimizer, step: int, version: int) -> Responder:
-        """Hand the policy over and return who speaks in a step, see `training.opponent.seat_players`."""
-        settings = optimizer.settings
+    def seat(self, optimizer: PolicyOptimizer, step: int, version: int) -> tuple[Responder, Snapshot]:
+        """Hand the policy over; return who speaks in a step, see `training.opponent.seat_players`, and the policy."""
+        theirs = renew_opponent(optimizer, step, version)
         current = self._publish("policy", version, optimizer.parameters)
-        if self.on_publish is not None:
-            self.on_publish(current)
-        if settings.opponent == "copy":
-            return self.speak_as(current)
-        if settings.opponent == "base":
-            return route_seats(self.speak_as(current), self.speak_as(Snapshot("base", 0, ())))
-        renews = (step - 1) % settings.opponent_lag == 0
-        if renews:
-            optimizer.renew_lagged()
-        if renews or self.lagged is None:
-            self.lagged = self._publish("lagged", version, optimizer.lagged)
-        return route_seats(self.speak_as(current), self.speak_as(self.lagged))
+        policy, opponent = self.speak_as(current), optimizer.settings.opponent
+        if opponent == "copy":
+            return policy, current
+        if opponent == "base":
+            return route_seats(policy, self.speak_as(Snapshot("base", theirs, ()))), current
+        if self.lagged is None or self.lagged.version != theirs:
+            self.lagged = self._publish("lagged", theirs, optimizer.lagged)
+        return route_seats(policy, self.speak_as(self.lagged)), current
 
     def speak_as(self, snapshot: Snapshot) -> Responder:
         """Return a responder in which every worker speaks with one policy."""
@@ -104,7 +101,14 @@ class JudgePool:
     timeout_seconds: float
     facts: PanelFacts
     policy: Snapshot | None = None
+    """The policy of the step, where it judges itself."""
     passed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+    """Several steps may be judged at once, each in a thread."""
+
+    def judge_as(self, policy: Snapshot) -> "JudgePool":
+        """Return these judges for a step with this policy, whatever policies are handed over later."""
+        return replace(self, policy=policy)
 
     def agreement(self, endings: Sequence[RoundEnding]) -> list[Verdict]:
         """Return for each round whether both sides agreed."""
@@ -112,9 +116,8 @@ class JudgePool:
 
     def judge(self, negotiations: Sequence[Negotiation], gated: bool = True) -> list[Judged]:
         """Score ended negotiations, see `Panel.judge`."""
-        policy = self.policy
         return self._join(
-            ask_all(self.workers, negotiations, lambda worker, rows: worker.judge.remote(rows, gated, policy))
+            ask_all(self.workers, negotiations, lambda worker, rows: worker.judge.remote(rows, gated, self.policy))
         )
 
     @property
@@ -146,7 +149,8 @@ class JudgePool:
         counts: Counts
         for part, counts in fetch(references, self.timeout_seconds, "a judge"):
             found.extend(part)
-            for name, (rows, passed) in counts.items():
-                before = self.passed.get(name, (0, 0))
-                self.passed[name] = (before[0] + rows, before[1] + passed)
+            with self.lock:
+                for name, (rows, passed) in counts.items():
+                    before = self.passed.get(name, (0, 0))
+                    self.passed[name] = (before[0] + rows, before[1] + passed)
         return found

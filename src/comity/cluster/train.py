@@ -22,7 +22,8 @@ from comity.config import TrainConfig
 from comity.errors import ComityError, RunError
 from comity.runs import check_run, describe_settings
 from comity.training.distributed import ProcessLostError, require_no_launcher
-from comity.training.session import Crew
+from comity.training.policy import PolicyOptimizer
+from comity.training.session import Crew, StepCrew
 from comity.training.trainer import OnProgress, OnStep, require_work, train
 
 
@@ -141,12 +142,14 @@ def _find_objection(config: TrainConfig) -> ComityError | OSError | None:
 
 def _join_crew(task: Task, attempt: int) -> Crew:
     limit = float(task.config.process_timeout_seconds)
+    speakers = RolloutPool(task.staff.rollout, limit, attempt)
     judges = JudgePool(task.staff.judges, limit, task.staff.facts)
 
-    def hand_to_judges(snapshot: Any) -> None:
-        judges.policy = snapshot
+    def prepare(optimizer: PolicyOptimizer, step: int, version: int) -> StepCrew:
+        responder, policy = speakers.seat(optimizer, step, version)
+        return StepCrew(responder, judges.judge_as(policy))
 
-    return Crew(RolloutPool(task.staff.rollout, limit, attempt, hand_to_judges).seat, judges)
+    return Crew(prepare, judges)
 
 
 def _callbacks(task: Task, rank: int) -> tuple[OnStep | None, OnProgress | None]:

@@ -148,7 +148,9 @@ class JudgeWorker:
         self, negotiations: Sequence[Negotiation], gated: bool, snapshot: Snapshot | None
     ) -> tuple[list[Judged], Counts]:
         """Score ended negotiations; the snapshot is the policy where it judges itself."""
-        if self.policy is not None and snapshot is not None:
+        if self.policy is not None:
+            if snapshot is None:
+                raise ValueError("the policy judges itself, but none came along")
             self.installed = install(self.policy, snapshot, self.installed)
         before = self.panel.count_passed_on()
         judged = self.panel.judge(negotiations, gated)

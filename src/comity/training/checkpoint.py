@@ -2,7 +2,7 @@
 
     checkpoint-N/
       adapter_model.safetensors, adapter_config.json     opens with peft as it is
-      optimizer.safetensors                              float32 copies and AdamW's moments
+      optimizer.safetensors                              float32 copies, AdamW's moments, a lagged opponent
       state.json                                         step and format
 
 A checkpoint is written under another name, flushed and renamed, so a killed run leaves whole checkpoints only.
@@ -25,6 +25,7 @@ from comity.training.policy import PolicyOptimizer
 
 FORMAT = 1
 ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+LAGGED_VERSION = "lagged_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,6 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted((path for path in found if (path / "state.json").is_file()), key=_step_of)
 
 
-def load_checkpoint(path: Path, optimizer: PolicyOptimizer) -> int:
-    """Load adapter weights and optimiser state in place and return the step; raise RunError when they do not fit."""
-    return restore(read_checkpoint(path), optimizer)
-
-
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint's tensors and step; raise RunError when it is damaged or of another format."""
     state = read_json(path / "state.json")
@@ -94,6 +90,10 @@ def restore(checkpoint: Checkpoint, optimizer: PolicyOptimizer) -> int:
         raise RunError(
             f"checkpoint {checkpoint.name} does not fit this model: resume with the settings the run began with"
         )
+    if optimizer.lagged:
+        if not {LAGGED_VERSION, *(f"lagged/{name}" for name in optimizer.lagged)} <= tensors.keys():
+            raise RunError(f"checkpoint {checkpoint.name} has no lagged opponent: begin a new run with it")
+        optimizer.lagged_version = int(tensors[LAGGED_VERSION])
     parameters = list(optimizer.masters)
     adam_state: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad():
@@ -103,8 +103,6 @@ def restore(checkpoint: Checkpoint, optimizer: PolicyOptimizer) -> int:
             if f"step/{name}" in tensors:  # absent before the first update
                 adam_state[place] = {key: tensors[f"{key}/{name}"] for key in ADAM_KEYS}
         for name, weight in optimizer.lagged.items():
-            if f"lagged/{name}" not in tensors:
-                raise RunError(f"checkpoint {checkpoint.name} has no lagged opponent: begin a new run with it")
             weight.copy_(tensors[f"lagged/{name}"])
     packed = optimizer.adam.state_dict()
     packed["state"] = adam_state
@@ -123,5 +121,7 @@ def _optimizer_tensors(optimizer: PolicyOptimizer) -> dict[str, Tensor]:
         tensors[f"master/{name}"] = master.detach().cpu()
         for key, value in optimizer.adam.state.get(master, {}).items():
             tensors[f"{key}/{name}"] = value.detach().cpu().clone()
+    if optimizer.lagged:
+        tensors[LAGGED_VERSION] = torch.tensor(optimizer.lagged_version)
     tensors |= {f"lagged/{name}": weight.detach().cpu().clone() for name, weight in optimizer.lagged.items()}
     return tensors

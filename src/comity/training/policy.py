@@ -169,6 +169,8 @@ class PolicyOptimizer:
     """The adapter that the run began with, kept when a KL penalty needs it."""
     lagged: dict[str, Tensor]
     """The adapter of a lagged opponent; empty for other opponents."""
+    lagged_version: int = 0
+    """The steps that the policy had taken when the lagged opponent became it."""
     last_step: int = 0
     """The step whose gradients were applied last, 0 before any."""
 
@@ -194,8 +196,9 @@ class PolicyOptimizer:
         return self._in_place(self.lagged)
 
     @torch.no_grad()
-    def renew_lagged(self) -> None:
-        """Let the lagged opponent become the policy as it is now."""
+    def renew_lagged(self, version: int) -> None:
+        """Let the lagged opponent become the policy as it is now, after `version` steps."""
+        self.lagged_version = version
         for name, weight in self.lagged.items():
             weight.copy_(self.parameters[name])
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+from comity.judges.panel import Judges
 from comity.negotiation.lockstep import Progress, play
 from comity.negotiation.protocol import start
 from comity.scenarios.steps import TrainingRows, draw_step
@@ -20,7 +21,7 @@ def prepare_play(session: Session, step: int, version: int, on_progress: Progres
 
     What is returned may run while the policy learns. `version` counts the steps that the policy has taken.
     """
-    play_states = _prepare_speakers(session, step, version)
+    play_states, judges = _prepare_speakers(session, step, version)
 
     def watch(states: Sequence[Negotiation]) -> None:
         session.plays.check()
@@ -33,7 +34,7 @@ def prepare_play(session: Session, step: int, version: int, on_progress: Progres
         with whole_base(session.model) if session.crew is None else nullcontext():
             negotiations = play_states(_start_share(session, step), clock, watch)
             with clock.measure("judge"):
-                judged = session.panel.judge(negotiations, session.config.optimization.agreement_gate)
+                judged = judges.judge(negotiations, session.config.optimization.agreement_gate)
         return judged, clock
 
     return play_and_judge
@@ -42,39 +43,39 @@ def prepare_play(session: Session, step: int, version: int, on_progress: Progres
 PlayStates = Callable[[Sequence[Negotiation], Clock, Progress], list[Negotiation]]
 
 
-def _prepare_speakers(session: Session, step: int, version: int) -> PlayStates:
-    config, host = session.config, session.host
+def _prepare_speakers(session: Session, step: int, version: int) -> tuple[PlayStates, Judges]:
+    config, host, judges = session.config, session.host, session.panel
     # The step enters every request's seed: a scenario that comes again is played anew.
     seed = config.seed * 1_000_003 + step
     if host is not None:
         speakers = hand_over(host, session.model, session.optimizer, config, step)
 
         def play_there(states: Sequence[Negotiation], clock: Clock, on_progress: Progress) -> list[Negotiation]:
-            judge = clock.wrap("judge", session.panel.agreement)
+            judge = clock.wrap("judge", judges.agreement)
             with clock.measure("rollout"):
                 played, figures = play_at_host(host, speakers, states, judge, config, seed, on_progress)
             clock.note(figures)
             return played
 
-        return play_there
+        return play_there, judges
     if session.crew is not None:
-        responder = session.crew.seat(session.optimizer, step, version)
+        crew = session.crew.prepare(session.optimizer, step, version)
+        responder, judges = crew.responder, crew.judges
     else:
-        session.engine.policy_version = version
-        responder = seat_players(session.engine, session.optimizer, step)
+        responder = seat_players(session.engine, session.optimizer, step, version)
 
     def play_here(states: Sequence[Negotiation], clock: Clock, on_progress: Progress) -> list[Negotiation]:
         return play(
             states,
             config.negotiation,
             clock.wrap("rollout", responder),
-            clock.wrap("judge", session.panel.agreement),
+            clock.wrap("judge", judges.agreement),
             seed=seed,
             always_complete=not config.optimization.agreement_gate,
             on_progress=on_progress,
         )
 
-    return play_here
+    return play_here, judges
 
 
 def _start_share(session: Session, step: int) -> list[Negotiation]:

@@ -21,6 +21,7 @@ from comity.errors import ConfigError, ModelError
 from comity.judges.named import place_judge, split_names
 from comity.negotiation.lockstep import Progress
 from comity.negotiation.stream import Gatherer, play_streaming
+from comity.training.opponent import renew_opponent
 from comity.training.policy import PolicyOptimizer
 from comity.types import AgreementJudge, Completion, Negotiation, Request, RoundEnding, Verdict
 
@@ -87,20 +88,18 @@ def hand_over(
 ) -> Speakers:
     """Hand over the policies that speak in a step, as they are now; `step` counts from 1.
 
-    Seat 1 is as in `opponent.seat_players`. The policy's number is that of the steps that it has taken.
+    Seat 1 is as in `opponent.seat_players`. A policy's number is that of the steps that it had taken.
     """
     settings, version = optimizer.settings, step - 1
     root = adapters_root(config)
     policy = host.take(model, root, version)
+    theirs = renew_opponent(optimizer, step, version)
     if settings.opponent == "copy":
         return Speakers(policy, policy)
     if settings.opponent == "base":
-        return Speakers(policy, PolicyVersion(version))
-    first = version // settings.opponent_lag * settings.opponent_lag
-    if version == first:
-        optimizer.renew_lagged()
+        return Speakers(policy, PolicyVersion(theirs))
     with optimizer.lagged_policy():
-        return Speakers(policy, host.take(model, root, first))
+        return Speakers(policy, host.take(model, root, theirs))
 
 
 def adapters_root(config: TrainConfig) -> Path:

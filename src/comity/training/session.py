@@ -23,12 +23,21 @@ Played = tuple[list[Judged], Clock]
 
 
 @dataclass(frozen=True)
+class StepCrew:
+    """Who speaks and who judges in one step, with the policy that was handed over for it."""
+
+    responder: Responder
+    judges: Judges
+
+
+@dataclass(frozen=True)
 class Crew:
     """Who speaks and who judges, where that happens in other processes."""
 
-    seat: Callable[[PolicyOptimizer, int, int], Responder]
-    """Hands the policy over as it is now and returns who speaks with it, for a step and a policy version."""
+    prepare: Callable[[PolicyOptimizer, int, int], StepCrew]
+    """Hands the policy over as it is now, for a step and a policy version."""
     judges: Judges
+    """The judges of all steps; what judges with the policy itself is asked through a step's own."""
 
 
 @dataclass(frozen=True)
