@@ -1,6 +1,6 @@
 # make demo    train, compare and report on two CPU cores
 # make test    formatter, linter, types, then all tests but those of make test-scale
-# make test-scale   tests that need Ray or several processes that train together
+# make test-scale   tests with Ray, several training processes or model servers, mostly killed ones
 # make study   train all arms and ablations with three seeds, compare them, write docs/study.md (long; SIZE=small: shorter)
 # make audit   audit and attack the shipped judges, renew docs/judges.md and its figures (CASINO=casino_valid.json: people too)
 # make check   formatter, linter, types            make fast   unit tests only

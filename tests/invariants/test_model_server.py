@@ -116,6 +116,7 @@ def kill_while_it_asks(command, server, environment, answered):
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_a_killed_run_buys_each_verdict_of_a_model_server_once(tmp_path):
     with serve_embedded() as server:
         model = f"openai-api/local/{server.name}"

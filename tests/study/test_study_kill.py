@@ -36,6 +36,7 @@ def kill_once_there(command, path):
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_a_study_killed_five_times_ends_like_one_that_was_not(recipes):
     whole, killed = recipes / "whole", recipes / "killed"
     subprocess.run(write_settings(recipes, whole), env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
