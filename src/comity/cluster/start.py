@@ -110,8 +110,8 @@ def start_staff(config: TrainConfig, folder: str, parts: Parts, group: Placement
 
 
 def _start(kind: type[Any], config: TrainConfig, folder: str, parts: Parts, options: dict[str, Any]) -> ActorHandle:
-    restarts = config.cluster.restarts
-    actor = ray.remote(kind).options(max_restarts=restarts, max_task_retries=restarts, **options)
+    # A worker whose machine is gone is asked again many times before Ray knows of it: only restarts are counted.
+    actor = ray.remote(kind).options(max_restarts=config.cluster.restarts, max_task_retries=-1, **options)
     return actor.remote(config, folder, parts)
 
 
