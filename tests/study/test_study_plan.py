@@ -18,6 +18,7 @@ from comity.study.plan import (
     plan_evaluation,
     plan_run,
 )
+from comity.study.run import run_study
 
 
 def test_a_run_is_trained_when_its_steps_or_its_tokens_are_spent(build_study):
@@ -56,6 +57,8 @@ def test_bad_arms_are_named_before_anything_is_trained(build_study, recipes, tmp
         load_recipes(build_study(ablations=(f"solo={multi}",), ablation_seeds=1))
     with pytest.raises(ConfigError, match="ablation_seeds is 3, but the arm that they meet has 2"):
         build_study(ablations=(f"x={multi}",))
+    with pytest.raises(ConfigError, match=r"notes is 'nowhere\.md', which is no file"):
+        run_study(build_study(notes="nowhere.md"))
     arms = ("a", "b", "c")
     for words in (["a"], ["a:z"], ["a:a"]):
         with pytest.raises(ConfigError, match="match_tokens has"):

@@ -37,6 +37,7 @@ def whole_study(build_study, recipes):
     """Return the settings of a study that has everything."""
     (recipes / "both.toml").write_text('extends = "multi.toml"\n[train.optimization]\nseats = "both"\n')
     (recipes / "twin.toml").write_text('extends = "solo.toml"\n')
+    (recipes / "notes.md").write_text("## What did not work\nThe soup.\n")
     config = build_study(
         arms=(f"multi={recipes / 'multi.toml'}", f"solo={recipes / 'solo.toml'}", f"twin={recipes / 'twin.toml'}"),
         match_tokens=("twin:multi",),
@@ -46,6 +47,7 @@ def whole_study(build_study, recipes):
         curve_every=1,
         curve_tasks=1,
         page=str(recipes / "docs" / "study.md"),
+        notes=str(recipes / "notes.md"),
     )
     evaluation = dataclasses.replace(
         config.evaluation,
@@ -122,6 +124,7 @@ def check_page(config):
         assert (config.run.parent / "docs" / name).is_file()
     assert "nan" not in page.lower().split()
     assert "None" not in page
+    assert page.endswith("\n\n## What did not work\nThe soup.\n")
 
 
 @pytest.mark.slow

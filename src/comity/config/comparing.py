@@ -121,6 +121,8 @@ class StudyConfig:
     """Conflict tasks that each of these checkpoints plays."""
     page: str = "none"
     """A Markdown file, such as docs/study.md, that the finished study is published in; none keeps it in the run."""
+    notes: str = "none"
+    """A Markdown file that the page ends with, for what files of the run cannot tell: what did not work, and why."""
     evaluation: EvaluateConfig = field(default_factory=EvaluateConfig)
     """How they are compared; `models` and `out` follow from the study."""
 

@@ -1,5 +1,7 @@
 """The page of a study, Markdown filled from its files alone: targets, runs, results, ablations, curves, costs.
 
+Notes of its authors come last, see `notes` in the study's settings.
+
 RUN/study.md with RUN/figures/NAME.svg and .png; `publish_study` writes the same page elsewhere, figures beside it.
 """
 
@@ -82,6 +84,7 @@ def build_page(run: Path, figures: Sequence[NamedFigure]) -> str:
         "## Runs and what they took",
         to_markdown(tabulate_runs(runs)),
         _tell_evaluation_seconds(run),
+        *_read_notes(run),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -162,6 +165,11 @@ def _tell_evaluation_seconds(run: Path) -> str:
             rows.append(f"`{place}`: {dialogues} dialogues in {seconds / 60:.1f} minutes, {seconds / dialogues:.2f} "
                         f"seconds each, so {100 * seconds / dialogues / 60:.1f} minutes for 100.")  # fmt: skip
     return "\n".join(f"- {row}" for row in rows)
+
+
+def _read_notes(run: Path) -> list[str]:
+    path = run / "notes.md"
+    return [path.read_text(encoding="utf-8")] if path.exists() else []
 
 
 def _latest_runs(rows: Sequence[Row]) -> list[Row]:

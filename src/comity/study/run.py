@@ -10,6 +10,7 @@
       curves/           held-out dialogues of checkpoints on the way
       curves.json       their figures, step by step
       targets.json      what the study set out to reach, and whether it did
+      notes.md          what the user wrote about it, where `notes` names a file
       study.md          all of it on one page
 
 Each training run, and each batch of the comparison, is written when it is done: a study that was stopped goes on.
@@ -17,12 +18,14 @@ Each training run, and each batch of the comparison, is written when it is done:
 
 import dataclasses
 import gc
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from comity.config import EvaluateConfig, StudyConfig, TrainConfig, to_plain
+from comity.errors import ConfigError
 from comity.evaluation.ability import answer_prompts, require_checker
 from comity.evaluation.contest import OnBatch, play_contest
 from comity.evaluation.models import require_packages, summarize_folder, summarize_judged
@@ -30,7 +33,7 @@ from comity.evaluation.targets import check_targets
 from comity.report.contest import write_contest_report
 from comity.report.report import write_report
 from comity.report.study_page import publish_study, write_study_page
-from comity.runs import find_commit, read_metrics, write_json
+from comity.runs import read_json, read_metrics, write_json
 from comity.scenarios.rows import Row, append_rows, read_whole_rows, write_rows
 from comity.study.curves import summarize_curves
 from comity.study.plan import (
@@ -61,6 +64,8 @@ def run_study(config: StudyConfig, on_step: OnStep | None = None, on_batch: OnBa
     require_packages()
     if config.evaluation.ifeval != "none":
         require_checker()
+    if config.notes != "none" and not Path(config.notes).is_file():
+        raise ConfigError(f"notes is {config.notes!r}, which is no file: name a Markdown file, or none")
     recipes = load_recipes(config)
     matches = parse_matches(config.match_tokens, list_names(config.arms))
     write_json(config.run / "study.json", {"settings": to_plain(config), "matches": matches})
@@ -77,6 +82,8 @@ def run_study(config: StudyConfig, on_step: OnStep | None = None, on_batch: OnBa
     if config.curve_every:
         curves = plan_curves(config, evaluation)
         write_json(config.run / "curves.json", summarize_curves(play_contest(curves, on_batch), BASE))
+    if config.notes != "none":
+        shutil.copyfile(config.notes, config.run / "notes.md")
     write_study_page(config.run)
     if config.page != "none":
         publish_study(config.run, Path(config.page))
@@ -91,6 +98,8 @@ def record_run(folder: Path, settings: TrainConfig, arm: str) -> None:
     if (settings.run.name, len(metrics)) in known:
         return
     write_report(settings.run)
+    # A run may have been trained before this study took it up: its own files say when, and with what.
+    written = (settings.run / "metrics.jsonl").stat().st_mtime
     row = {
         "run": settings.run.name,
         "arm": arm,
@@ -100,8 +109,8 @@ def record_run(folder: Path, settings: TrainConfig, arm: str) -> None:
         "sampled_tokens": int(sum(row.get("sampled/tokens", 0.0) for row in metrics)),
         "peak_gb": round(max((row.get("memory/peak_gb", 0.0) for row in metrics), default=0.0), 2),
         "dollars": round(sum(row.get("spend/dollars", 0.0) for row in metrics), 4),
-        "commit": find_commit(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": read_json(settings.run / "config.json")["commit"],
+        "finished": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
     }
     append_rows(path, [row])
 
