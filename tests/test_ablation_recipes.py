@@ -61,7 +61,7 @@ def test_the_baseline_is_the_single_agent_recipe():
         "train.solo": True,
         "train.questions": "shipped",
         "train.judges.agency": "self",
-        "train.judges.max_unscored_share": 1.0,
+        "train.judges.local_scores": "expected",
         "train.negotiation.completion.temperature": 1.0,
         "train.negotiation.completion.top_p": 1.0,
         "train.optimization.kl_coefficient": 0.04,

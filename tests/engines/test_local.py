@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from comity.engines.local import LocalEngine, split_batches
+from comity.errors import ModelError
 from comity.types import Request, Sampling
 
 GREEDY = Sampling(0.0, 1.0, 24)
@@ -208,6 +209,21 @@ def test_sampling_with_an_adapter_leaves_every_weight_as_it_was(engine):
 
 
 TEXTS = ["Who draws first?", "x " * 60, "The rain is late.", "é"]
+
+
+@pytest.mark.parametrize("budget", [40, 32768])
+def test_options_weigh_what_a_forward_pass_gives_their_tokens(tiny_model, tiny_tokenizer, budget):
+    engine = LocalEngine(with_adapter(tiny_model), tiny_tokenizer, batch_tokens=budget)
+    chats = [({"role": "user", "content": text},) for text in ("Who draws first?", "Is it fair, then, to both?", "Why")]
+    options = ("0", "3", "5")
+    found = engine.weigh_options(chats, options)
+    token_ids = [tiny_tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
+    for row, chat in zip(found, chats, strict=True):
+        prompt = torch.tensor(engine.encode_chat(chat), dtype=torch.long)[None]
+        logprob_V = engine.model(prompt).logits[0, -1].double().log_softmax(-1)
+        assert row == pytest.approx([logprob_V[ids[0]].item() for ids in token_ids], abs=1e-4)
+    with pytest.raises(ModelError, match="writes 'two words' as several tokens"):
+        engine.weigh_options(chats, ("two words",))
 
 
 def mean_pool(states_BTD, mask_BT):

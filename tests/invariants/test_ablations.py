@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from small_session import DILEMMAS, PAIRS, build_config, build_session
@@ -14,6 +15,7 @@ from comity.errors import ConfigError, RunError
 from comity.judges.panel import Panel, build_panel
 from comity.negotiation.lockstep import play
 from comity.negotiation.protocol import start
+from comity.prompts import fill
 from comity.runs import create_run, read_metrics, read_negotiations
 from comity.scenarios.load import draw_scenarios, load_questions, relate_personas
 from comity.scenarios.tasks import load_task_scenarios
@@ -240,6 +242,16 @@ def test_the_policy_rewards_itself():
     assert [verdict.score for verdict in panel.agency([Answer("d", "a")])] == [4.0]
     assert asked[0].target == "agency"
     assert "<answer>a</answer>" in asked[0].messages[0]["content"]
+
+
+def test_the_policy_rewards_itself_with_its_expected_scores(tiny_model, tiny_tokenizer):
+    engine = LocalEngine(tiny_model, tiny_tokenizer)
+    judges = JudgeConfig(agency="self", local_scores="expected", heldout=False)
+    (verdict,) = build_panel(judges, engine, ModelConfig(name="tiny")).agency([Answer("d", "a")])
+    prompt = fill("agency", dilemma="d", answer="a")
+    (weight_K,) = np.exp(engine.weigh_options([({"role": "user", "content": prompt},)], [str(n) for n in range(6)]))
+    assert verdict.score == pytest.approx(weight_K @ np.arange(6) / weight_K.sum())
+    assert verdict.judge == "self"
 
 
 def test_questions_are_answered_alone(tiny_folder, tmp_path):

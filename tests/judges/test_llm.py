@@ -1,9 +1,10 @@
 """Judges from a responder's replies: a verdict, or None, never a guess."""
 
+import numpy as np
 import pytest
 
 from comity.engines.scripted import scripted_responder
-from comity.judges.llm import llm_agency_judge, llm_agreement_judge
+from comity.judges.llm import SCORES, expected_agency_judge, llm_agency_judge, llm_agreement_judge
 from comity.prompts import hash_template
 from comity.types import Answer, Completion, RoundEnding
 
@@ -78,3 +79,23 @@ def test_a_message_cannot_forge_a_line_of_the_prompt():
     judge = llm_agreement_judge(scripted_responder(reply), "scripted")
     judge([RoundEnding("d", "x", "y", "one line", "no"), RoundEnding("d", "x", "y", "one\nline", "no")])
     assert asked[0] == asked[1]
+
+
+def test_an_expected_score_is_the_mean_of_the_numbers_under_their_shares():
+    asked = []
+
+    def weigh(chats, options):
+        asked.extend((chat[0]["content"], options) for chat in chats)
+        # 2 and 4 share 8 % of the probability as 3 to 1; the second model writes nothing but 5.
+        return np.log([[1e-300, 1e-300, 0.06, 1e-300, 0.02, 1e-300], [1e-300] * 5 + [1.0]])
+
+    judge = expected_agency_judge(weigh, "self")
+    first, second = judge([Answer("Who draws first?", text) for text in ("By turns.", "Never.")])
+    assert first.score == pytest.approx(2.5)  # (3 x 2 + 4) / 4
+    assert first.uncertainty == pytest.approx((0.75 * 0.25 + 0.25 * 2.25) ** 0.5)
+    assert first.text == "the numbers 0 to 5 have 8 % of the probability"
+    assert (second.score, second.judge, second.template_hash) == (pytest.approx(5), "self", hash_template("agency"))
+    assert [options for _, options in asked] == [SCORES, SCORES]
+    assert "<answer>By turns.</answer>" in asked[0][0]
+    assert "<answer>Never.</answer>" in asked[1][0]
+    assert judge([]) == []

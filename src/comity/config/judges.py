@@ -39,6 +39,9 @@ class JudgeConfig:
     """The share of an answer's score that a head fitted on the human ratings gives; the judge gives the rest."""
     reply_tokens: int = 1024
     """Most tokens that a judge behind an address may write, thinking included."""
+    local_scores: Literal["written", "expected"] = "written"
+    """How a local model, or `self`, scores an answer: by the number that it writes, or by the mean of 0 to 5 under its
+    probabilities of the first token, which suits models that rarely write in the form that is asked for."""
     temperature: float = 0.0
     """At which a judge behind an address is asked; 0 takes its likeliest words."""
     top_p: float = 1.0
@@ -88,6 +91,9 @@ class AskedJudges:
     """A message or answer whose share of copied 4-grams is above this is not an agreement and scores 0."""
     reply_tokens: int = 1024
     """Most tokens that a judge behind an address may write, thinking included."""
+    local_scores: Literal["written", "expected"] = "written"
+    """How a local model, or `self`, scores an answer: by the number that it writes, or by the mean of 0 to 5 under its
+    probabilities of the first token, which suits models that rarely write in the form that is asked for."""
     temperature: float = 0.0
     """At which a judge behind an address is asked; 0 takes its likeliest words."""
     top_p: float = 1.0
@@ -106,6 +112,7 @@ class AskedJudges:
             ask_share=self.ask_share,
             copy_limit=self.copy_limit,
             reply_tokens=self.reply_tokens,
+            local_scores=self.local_scores,
             temperature=self.temperature,
             top_p=self.top_p,
         )

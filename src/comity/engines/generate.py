@@ -1,6 +1,7 @@
 """Batched sampling: shared beginnings are computed once, finished rows leave the batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +52,31 @@ def generate(
     longest text.
     """
     new_tokens = max(request.sampling.max_tokens for request in requests)
+    with _open_decoder(model, prompts, new_tokens, pad_id) as decoder:
+        return _draw(decoder, requests, stop_ids, on_draw)
+
+
+def weigh_next(
+    model: PreTrainedModel, prompts: Sequence[NDArray[np.int32]], pad_id: int, option_ids: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the log-probabilities (N, K), at temperature 1, of K tokens as the next of each prompt."""
+    with _open_decoder(model, prompts, 1, pad_id) as decoder:
+        logprob_NK = decoder.logits_BV.float().log_softmax(-1)[:, list(option_ids)]
+    found: NDArray[np.float64] = logprob_NK.double().cpu().numpy()
+    return found
+
+
+@contextmanager
+def _open_decoder(
+    model: PreTrainedModel, prompts: Sequence[NDArray[np.int32]], new_tokens: int, pad_id: int
+) -> Iterator[Decoder]:
     llama = open_llama(model)
-    if llama is not None:
-        with torch.inference_mode():
-            return _draw(LlamaDecoder(llama, prompts, new_tokens), requests, stop_ids, on_draw)
-    with merged_adapter(model), torch.inference_mode():
-        return _draw(TransformersDecoder(model, prompts, new_tokens, pad_id), requests, stop_ids, on_draw)
+    with torch.inference_mode():
+        if llama is not None:
+            yield LlamaDecoder(llama, prompts, new_tokens)
+            return
+        with merged_adapter(model):
+            yield TransformersDecoder(model, prompts, new_tokens, pad_id)
 
 
 def _draw(

@@ -10,11 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from comity.engines.encoders import is_encoder, layers_of
-from comity.engines.generate import Drawn, OnDraw, generate
+from comity.engines.generate import Drawn, OnDraw, generate, weigh_next
 from comity.engines.llama import Llama, open_llama
 from comity.engines.llama_pass import pass_packed
 from comity.engines.merging import adapters_off
 from comity.engines.packing import pack_shared
+from comity.errors import ModelError
 from comity.types import Completion, Message, Request
 
 OnText = Callable[[int, str], None]
@@ -83,6 +84,25 @@ class LocalEngine:
             list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=self.thinking
         )
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+
+    def weigh_options(self, chats: Sequence[Sequence[Message]], options: Sequence[str]) -> NDArray[np.float64]:
+        """Return the log-probabilities (chats, options), at temperature 1, of options as the first token of a reply.
+
+        Raise ModelError for an option that is more than one token of this model.
+        """
+        option_ids = [self.tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
+        long = [option for option, ids in zip(options, option_ids, strict=True) if len(ids) != 1]
+        if long:
+            raise ModelError(
+                f"{self.model.name_or_path!r} writes {long[0]!r} as several tokens: let it write its scores"
+            )
+        prompts = [self.encode_chat(chat) for chat in chats]
+        found = np.zeros((len(prompts), len(options)))
+        for rows in split_batches([len(prompt) for prompt in prompts], self.batch_tokens):
+            found[rows] = weigh_next(
+                self.model, [prompts[row] for row in rows], self.tokenizer.pad_token_id, [ids[0] for ids in option_ids]
+            )
+        return found
 
     def token_text(self, token_id: int) -> str:
         """Return the text of one token; a token that is part of a letter gives a replacement character."""

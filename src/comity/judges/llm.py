@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from comity.access import ModelAccess, Question, Reply
 from comity.prompts import fill, hash_template, parse_agency, parse_agreement
 from comity.types import (
@@ -10,6 +13,7 @@ from comity.types import (
     AgreementJudge,
     Answer,
     Completion,
+    Message,
     Request,
     Responder,
     RoundEnding,
@@ -21,8 +25,12 @@ from comity.types import (
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=64)
 NO_VERDICT = "no verdict in the reply"
 
+SCORES = ("0", "1", "2", "3", "4", "5")
+
 Ask = Callable[[Target, Sequence[str]], list[Reply]]
 """Answers filled templates of one kind, in order."""
+Weigh = Callable[[Sequence[Sequence[Message]], Sequence[str]], NDArray[np.float64]]
+"""Returns the log-probabilities (chats, options) of each option as the first token of the reply to each chat."""
 
 
 def llm_agreement_judge(respond: Responder, name: str) -> AgreementJudge:
@@ -63,6 +71,34 @@ def prompted_agency_judge(ask: Ask, name: str) -> AgencyJudge:
         return [_read_agency(name, reply) for reply in ask("agency", prompts)]
 
     return judge
+
+
+def expected_agency_judge(weigh: Weigh, name: str) -> AgencyJudge:
+    """Return a judge of answers whose score is the mean of 0 to 5 under a model's probabilities of the next token.
+
+    The probabilities are normalised over the six numbers (Liu et al. 2023, G-Eval, section 2.3), so an answer has a
+    score even where the model would rather write something else. `uncertainty` is their standard deviation; the text
+    says how probable the six are together.
+    """
+
+    def judge(answers: Sequence[Answer]) -> list[Verdict]:
+        prompts = [fill("agency", dilemma=answer.dilemma, answer=answer.answer) for answer in answers]
+        if not prompts:
+            return []
+        logprob_NK = weigh([({"role": "user", "content": prompt},) for prompt in prompts], SCORES)
+        return [_expect_score(name, logprob_K) for logprob_K in logprob_NK]
+
+    return judge
+
+
+def _expect_score(name: str, logprob_K: NDArray[np.float64]) -> Verdict:
+    total = float(np.logaddexp.reduce(logprob_K))
+    share_K = np.exp(logprob_K - total)
+    score_K = np.arange(len(SCORES))
+    mean = float(share_K @ score_K)
+    spread = float(share_K @ (score_K - mean) ** 2) ** 0.5
+    text = f"the numbers 0 to 5 have {100 * np.exp(total):.2g} % of the probability"
+    return Verdict(name, hash_template("agency"), mean, text, uncertainty=spread)
 
 
 def ask_responder(respond: Responder, target: Target, prompts: Sequence[str]) -> list[Reply]:

@@ -37,7 +37,14 @@ from comity.judges.embedded import (
 from comity.judges.ensemble import combine_agency_judges, combine_agreement_judges
 from comity.judges.head import RewardHead, load_head
 from comity.judges.labels import Kind
-from comity.judges.llm import Ask, ask_access, ask_responder, prompted_agency_judge, prompted_agreement_judge
+from comity.judges.llm import (
+    Ask,
+    ask_access,
+    ask_responder,
+    expected_agency_judge,
+    prompted_agency_judge,
+    prompted_agreement_judge,
+)
 from comity.judges.preference import prompted_preference_judge
 from comity.judges.reliability import is_doubtful
 from comity.judges.satisfaction import prompted_satisfaction_judge
@@ -169,6 +176,8 @@ class JudgeSources:
         return ask_first(judge, self._agreement(other, which), self._doubt(head), self._count("agreement", which))
 
     def _agency(self, name: str, which: Head) -> AgencyJudge:
+        if name in self.local and self.settings.local_scores == "expected":
+            return expected_agency_judge(self.local[name].weigh_options, name)
         if place_judge(name) not in ("embedded", "head"):
             return prompted_agency_judge(self._ask(name, "agency"), name)
         first, other = split_cascade(name)
