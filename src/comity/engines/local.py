@@ -93,9 +93,8 @@ class LocalEngine:
         option_ids = [self.tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
         long = [option for option, ids in zip(options, option_ids, strict=True) if len(ids) != 1]
         if long:
-            raise ModelError(
-                f"{self.model.name_or_path!r} writes {long[0]!r} as several tokens: let it write its scores"
-            )
+            name = self.model.name_or_path
+            raise ModelError(f"{name!r} writes {long[0]!r} as several tokens: set judges.local_scores to written")
         prompts = [self.encode_chat(chat) for chat in chats]
         found = np.zeros((len(prompts), len(options)))
         for rows in split_batches([len(prompt) for prompt in prompts], self.batch_tokens):
