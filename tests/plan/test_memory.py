@@ -54,7 +54,7 @@ SMALL_LLAMA = replace(SMALL, llama=True)
 PLAIN = Device("plain", 1, 1, 1, reserve_gb=0)
 CPU = replace(PLAIN, is_cpu=True)
 DIALOGUE = Workload(
-    (Reply("seat_0", 30, 20, 10), Reply("seat_1", 40, 20, 10), Reply("summary", 50, 20, 30)), (60,), (70,)
+    (Reply("seat_0", 30, 20, 10, 10), Reply("seat_1", 40, 20, 10, 10), Reply("summary", 50, 20, 30, 30)), (60,), (70,)
 )
 
 
@@ -104,6 +104,14 @@ def test_several_processes_share_the_rows_and_sum_gradients_in_a_buffer():
     one, four = (estimate_memory(SMALL, small_config(), DIALOGUE, PLAIN, size, 8 // size) for size in (1, 4))
     assert four.rollout["KV cache"] == one.rollout["KV cache"] / 4
     assert four.update["gradients"] == 464 * 12
+
+
+def test_a_step_of_few_rows_is_one_micro_batch_of_all_of_them():
+    # 3 rows of one reply: 20 shared tokens and 3 x 20 of their own, though the budget would take 4 x 20.
+    memory = estimate_memory(SMALL, small_config(), DIALOGUE, PLAIN, 1, 3)
+    saved = 80 * saved_bytes_per_token(SMALL, 2, 4) + 120 * (2 * 8 * 4) + 120 * 20 * 4
+    assert memory.update["activations"] == 2 * saved + 80 * (3 * 12 + 4 * 8) * 4
+    assert memory.update["logits"] == 4 * 30 * 10 * 4
 
 
 def test_a_quantised_base_is_not_folded():
@@ -180,8 +188,8 @@ def test_limits_are_those_of_the_code_that_they_describe():
     assert (llama_memory.SLICE_ROWS, llama_memory.SCORES) == (llama_pass.ROWS, attention.SCORES)
     assert LocalEngine.__dataclass_fields__["batch_tokens"].default == ENGINE_BATCH_TOKENS
     # 32,768 / (1,000 + 24) = 32 rows at once.
-    assert batch_rows(Reply("seat_0", 1000, 0, 24), 100) == 32
-    assert batch_rows(Reply("seat_0", 1000, 0, 24), 5) == 5
+    assert batch_rows(Reply("seat_0", 1000, 0, 24, 24), 100) == 32
+    assert batch_rows(Reply("seat_0", 1000, 0, 24, 24), 5) == 5
 
 
 def test_4_bit_weights_take_the_bytes_that_bitsandbytes_takes():
@@ -256,7 +264,7 @@ def test_activations_are_what_autograd_keeps(build, dtype):
     config = TrainConfig(
         model=ModelConfig(dtype=dtype, lora_rank=8), negotiation=NegotiationConfig(), optimization=settings
     )
-    reply = Reply("seat_0", 80, 60, 30)
+    reply = Reply("seat_0", 80, 60, 30, 30)
     memory = estimate_memory(architecture, config, Workload((reply,), (), ()), PLAIN, 1, 6)
     width = 2 if dtype == "bfloat16" else 4
     passing = 360 * (3 * architecture.inner_width + 4 * architecture.width) * width

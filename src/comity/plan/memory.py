@@ -60,7 +60,7 @@ def estimate_memory(
     update = {
         # Of the master and, one micro-batch long, of the adapter itself; several processes sum them in one buffer.
         "gradients": adapter * (4.0 + width + (4.0 if processes > 1 else 0.0)),
-        **_update_bytes(architecture, config, longest, device),
+        **_update_bytes(architecture, config, longest, device, rows),
     }
     return Memory(
         always | (loaded if device.is_cpu else {}),
@@ -152,15 +152,20 @@ def _prefill_bytes(architecture: Architecture, reply: Reply, batch: int, width: 
 
 
 def _update_bytes(
-    architecture: Architecture, config: TrainConfig, longest: Workload, device: Device
+    architecture: Architecture, config: TrainConfig, longest: Workload, device: Device, rows: int
 ) -> dict[str, float]:
-    """Return what the fullest micro-batch needs: one shared beginning and as many remainders as the budget takes."""
+    """Return what the fullest micro-batch needs: one shared beginning and as many remainders as the budget takes.
+
+    A step that has fewer is one micro-batch of all of them.
+    """
     settings, width = config.optimization, DTYPE_BYTES[config.model.dtype]
     here = is_computed_here(architecture, config.model, device)
     worst = {"activations": 0.0, "logits": 0.0}
-    for reply in trained_replies(longest, config):
+    trained_kinds = trained_replies(longest, config)
+    for reply in trained_kinds:
         remainder = reply.prompt_tokens - reply.shared_tokens + reply.new_tokens
         batch = max(1, int((settings.micro_batch_tokens - reply.shared_tokens) // remainder))
+        batch = min(batch, rows * len(trained_kinds))
         tokens, trained = reply.shared_tokens + batch * remainder, batch * reply.new_tokens
         if here:
             saved = architecture.layers * tokens * llama_memory.saved_bytes_per_token(architecture, width)

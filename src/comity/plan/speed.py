@@ -45,7 +45,7 @@ def estimate_seconds(
         while left > 0:
             batch = min(left, batch_rows(reply, written))
             prefill += prefill_flops(architecture, reply, batch, settings.group_size) / flops_per_second(device)
-            decode += reply.new_tokens * decode_step_seconds(architecture, config, reply, batch, device)
+            decode += decode_seconds(architecture, config, reply, batch, device)
             left -= batch
     update = update_flops(architecture, config, workload, learnt) / flops_per_second(device)
     return Seconds(prefill, decode, update * settings.epochs_per_step)
@@ -68,10 +68,22 @@ def prefill_flops(architecture: Architecture, reply: Reply, batch: int, group_si
     return tokens * (2 * architecture.linear_parameters + attention) + 2 * head
 
 
+def decode_seconds(architecture: Architecture, config: TrainConfig, reply: Reply, batch: int, device: Device) -> float:
+    """Return the seconds of all new tokens of a batch.
+
+    The local engine's batch lasts until its longest reply has ended, with ever fewer rows. vLLM, in the process or on
+    servers, puts the next dialogue's reply in the place of one that has ended.
+    """
+    in_step = config.rollouts.engine != "vllm" and not config.rollouts.servers and batch > 1
+    steps = reply.longest_tokens if in_step else reply.new_tokens
+    rows = batch * reply.new_tokens / steps
+    return steps * decode_step_seconds(architecture, config, reply, rows, device)
+
+
 def decode_step_seconds(
-    architecture: Architecture, config: TrainConfig, reply: Reply, batch: int, device: Device
+    architecture: Architecture, config: TrainConfig, reply: Reply, rows: float, device: Device
 ) -> float:
-    """Return the seconds of one new token in each row of a batch: the traffic or the arithmetic, and the start-up.
+    """Return the seconds of one new token in each of the rows: the traffic or the arithmetic, and the start-up.
 
     Every weight is read once a step. Keys and values are read, by transformers repeated for every head and read again.
     """
@@ -82,10 +94,10 @@ def decode_step_seconds(
     context = reply.prompt_tokens + reply.new_tokens / 2
     here = is_computed_here(architecture, config.model, device)
     heads = architecture.kv_heads + (0 if here else 2 * architecture.heads)
-    cache = batch * context * 2 * architecture.layers * heads * architecture.head_width * width
+    cache = rows * context * 2 * architecture.layers * heads * architecture.head_width * width
     traffic = (weights + cache) / (device.bandwidth_gb_per_second * 1e9 * device.bandwidth_share)
     products = architecture.linear_parameters + architecture.vocabulary * architecture.width
-    arithmetic = 2 * batch * products / flops_per_second(device)
+    arithmetic = 2 * rows * products / flops_per_second(device)
     return max(traffic, arithmetic) + architecture.layers * device.layer_step_seconds
 
 

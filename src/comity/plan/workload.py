@@ -21,12 +21,16 @@ SAMPLED_SCENARIOS = 16
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One text of the policy: tokens of its prompt, of those that all replies of its kind begin with, and new ones."""
+    """One text of the policy: tokens of its prompt, of those that all replies of its kind begin with, and new ones.
+
+    `longest_tokens` are the most new ones that the settings allow.
+    """
 
     target: Target
     prompt_tokens: float
     shared_tokens: float
     new_tokens: float
+    longest_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ def _count(request: Request, new_tokens: float, scenario: Scenario) -> Reply:
     else:
         shared = [request.messages[0], {"role": "user", "content": fill("dilemma", dilemma=scenario.dilemma)}]
     prompt = count_tokens(request.messages)
-    return Reply(request.target, prompt, min(prompt - 1, count_tokens(shared) - MESSAGE_TOKENS), new_tokens)
+    begun = min(prompt - 1, count_tokens(shared) - MESSAGE_TOKENS)
+    return Reply(request.target, prompt, begun, new_tokens, request.sampling.max_tokens)
 
 
 def _text(tokens: float) -> str:
@@ -156,6 +161,7 @@ def _mean_reply(column: Sequence[Reply]) -> Reply:
         sum(reply.prompt_tokens for reply in column) / count,
         sum(reply.shared_tokens for reply in column) / count,
         sum(reply.new_tokens for reply in column) / count,
+        max(reply.longest_tokens for reply in column),
     )
 
 
