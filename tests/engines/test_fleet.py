@@ -125,6 +125,21 @@ def test_a_new_policy_replaces_the_old_one(tiny_folder, engine, version, tmp_pat
     assert replies[0].policy_version == 4
 
 
+def test_servers_have_each_policy_before_anything_is_asked(tiny_folder, engine, version, tmp_path):
+    later = leave_adapter(build_policy(tiny_folder, seed=1), tmp_path / "adapters", 4)
+    with serve_tiny(tiny_folder) as one, serve_tiny(tiny_folder) as other:
+        fleet = build_fleet(engine, [one, other])
+
+        async def look(version):
+            async with fleet.open([version]) as opened:
+                return one.adapters[:], other.adapters[:], opened.figures()
+
+        for item in (version, later, version):
+            *loaded, figures = asyncio.run(asyncio.wait_for(look(item), 120))
+            assert loaded == [[item.name], [item.name]]
+            assert (figures["servers/ready"], figures["servers/readmitted"]) == (2, 0)
+
+
 @pytest.mark.parametrize("fault", ["status", "broken", "other model", "drop"])
 def test_a_failing_server_is_skipped_and_taken_back_once_it_is_mended(tiny_folder, engine, version, expected, fault):
     with serve_tiny(tiny_folder) as bad, serve_tiny(tiny_folder) as good:
@@ -154,7 +169,8 @@ def test_a_slow_server_is_skipped_in_time_and_taken_back(tiny_folder, engine, ve
         async def mend(opened):
             while not opened.tally.skipped:
                 await asyncio.sleep(0.01)
-            assert any(standing.trouble.startswith("slow: /v1/completions took") for standing in opened.standings)
+            told = "slow: /v1/completions took longer than rollouts.timeout_seconds (3 s)"
+            assert told in [standing.trouble for standing in opened.standings]
             slow.on_completion = None
             slow.mend()
             await become_ready(opened, 2)

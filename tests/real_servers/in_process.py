@@ -1,4 +1,4 @@
-"""`python in_process.py merged|adapters`: two policies in vLLM inside this process; prints one line of JSON last.
+"""`python in_process.py merged|adapters REPORT`: two policies in vLLM inside this process; leaves a file of JSON.
 
 It runs in vLLM's environment, which has neither pytest nor the packages of judges.
 """
@@ -45,19 +45,19 @@ def largest_difference(model, replies):
 
 
 def main(merges):
-    """Write with two policies, one after the other."""
+    """Write with two policies, one after the other; return what was measured."""
     settings = ModelConfig(dtype="float32", device="cpu", lora_rank=8)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(load_model(settings.name, settings.dtype), lora, autocast_adapter_dtype=False).eval()
     engine = LocalEngine(model, load_tokenizer(settings.name))
     begun = time.monotonic()
     host = load_vllm(settings, engine, merges, 16, 0.4, 8)
-    report = {"load_seconds": time.monotonic() - begun, "largest_difference": 0.0, "versions": []}
+    report = {"load_seconds": time.monotonic() - begun, "versions": []}
     asked = [
         Request("seat_0", ({"role": "user", "content": f"Who may use {number + 2} wells first?"},), HOT, number)
         for number in range(8)
     ]
-    texts = []
+    written = []
 
     async def play(version: PolicyVersion):
         async with host.open([version]) as opened:
@@ -73,12 +73,14 @@ def main(merges):
             replies = asyncio.run(play(version))
             tokens = sum(len(reply.token_ids) for reply in replies)
             report[f"tokens_per_second_{number}"] = tokens / (time.monotonic() - begun)
-            report["largest_difference"] = max(report["largest_difference"], largest_difference(model, replies))
+            report[f"largest_difference_{number}"] = largest_difference(model, replies)
             report["versions"] += sorted({reply.policy_version for reply in replies})
-            texts.append([reply.text for reply in replies])
-    report["texts_differ"] = texts[0] != texts[1]
-    print(json.dumps(report))
+            written.append(replies)
+            print(json.dumps(report), flush=True)  # into the log, should it end early
+    report["words_1_under_policy_2"] = largest_difference(model, written[0])
+    report["texts_differ"] = [reply.text for reply in written[0]] != [reply.text for reply in written[1]]
+    return report
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] == "merged")
+    Path(sys.argv[2]).write_text(json.dumps(main(sys.argv[1] == "merged")))

@@ -65,7 +65,11 @@ class Fleet:
         names = {version.name for version in versions if version.name}
         with self._lock:
             self._in_use.update(names)
-            standings = [Standing(address, trouble) for address, trouble in self._troubles.items()]
+            # A server that was ready for the last step is not yet for this one: it may lack the policy.
+            standings = [
+                Standing(address, was_skipped=trouble not in ("", UNASKED))
+                for address, trouble in self._troubles.items()
+            ]
         try:
             # Connections are bounded for each server by who takes from `OpenFleet`.
             key = os.environ.get("VLLM_API_KEY")
@@ -166,8 +170,6 @@ class OpenFleet:
     async def watch(self, standing: Standing) -> None:
         """Make a server ready, and again whenever it had to be skipped, until cancelled."""
         settings = self.fleet.settings
-        was_skipped = not standing.is_ready and standing.trouble != UNASKED
-        standing.trouble = UNASKED
         while True:
             try:
                 await self._admit(standing)
@@ -180,12 +182,12 @@ class OpenFleet:
                 await self._end(error)  # else whoever waits for a server would wait for ever
                 raise
             async with self._lock:
-                self.tally.readmitted += was_skipped
-                standing.trouble = ""
+                self.tally.readmitted += standing.was_skipped
+                standing.trouble, standing.was_skipped = "", False
                 self._free.notify_all()
                 self._changed.notify_all()
                 await self._changed.wait_for(lambda: not standing.is_ready)
-            was_skipped = True
+                standing.was_skipped = True
 
     async def _check_hope(self) -> None:
         # Told by the watcher of a server that is not ready.

@@ -24,6 +24,8 @@ from comity.types import Sampling
 
 Trouble = Literal["slow", "dead", "failing", "behind", "malformed", "unfit"]
 """Too late; no connection; an error of its own; without the wanted policy; no proper reply; unfit for training."""
+Limit = Literal["timeout_seconds", "token_seconds"]
+"""The settings of how long a call may take."""
 
 
 class ServerFault(Exception):
@@ -53,7 +55,7 @@ class Server:
     ) -> Sampled:
         """Return one reply of a model; raise RequestRefused for a prompt that is too long, ServerFault otherwise."""
         body = write_request(model, prompt, sampling, seed, stop_ids)
-        document = _read_json(await self._call("POST", "/v1/completions", body, self.timeout_seconds))
+        document = _read_json(await self._call("POST", "/v1/completions", body, "timeout_seconds"))
         try:
             return read_reply(document, model, prompt)
         except OtherModel as error:
@@ -63,11 +65,11 @@ class Server:
 
     async def check_health(self) -> None:
         """Raise ServerFault unless the server says in time that it is well."""
-        await self._call("GET", "/health", None, self.token_seconds)
+        await self._call("GET", "/health", None, "token_seconds")
 
     async def read_models(self) -> tuple[str, frozenset[str]]:
         """Return the name of the base model, and those of the adapters that are loaded."""
-        document = _read_json(await self._call("GET", "/v1/models", None, self.token_seconds))
+        document = _read_json(await self._call("GET", "/v1/models", None, "token_seconds"))
         try:
             parents = {card["id"]: card.get("parent") for card in document["data"]}
             base = next(name for name, parent in parents.items() if parent is None)
@@ -79,7 +81,7 @@ class Server:
         """Load an adapter from its folder."""
         body = {"lora_name": version.name, "lora_path": str(version.folder)}
         try:
-            await self._call("POST", "/v1/load_lora_adapter", body, self.timeout_seconds)
+            await self._call("POST", "/v1/load_lora_adapter", body, "timeout_seconds")
         except RequestRefused as error:
             # Another process of the run may have loaded the same bytes in the meantime.
             if version.name not in (await self.read_models())[1]:
@@ -88,7 +90,7 @@ class Server:
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter; one that is not there is none to forget."""
         try:
-            await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name}, self.timeout_seconds)
+            await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name}, "timeout_seconds")
         except RequestRefused:
             pass
         except ServerFault as fault:
@@ -100,7 +102,7 @@ class Server:
         found = []
         for sampling in PROBE_SAMPLINGS:
             body = write_request(model, prompt, sampling, 0, frozenset()) | {"logprobs": 2}
-            document = _read_json(await self._call("POST", "/v1/completions", body, self.token_seconds))
+            document = _read_json(await self._call("POST", "/v1/completions", body, "token_seconds"))
             try:
                 found.append(read_likeliest(document))
             except MalformedReply as error:
@@ -108,13 +110,14 @@ class Server:
         plain, heated, cut = found
         return find_kind(plain, heated, cut)
 
-    async def _call(self, method: str, route: str, body: dict[str, Any] | None, seconds: float) -> bytes:
+    async def _call(self, method: str, route: str, body: dict[str, Any] | None, limit: Limit) -> bytes:
+        seconds = self.timeout_seconds if limit == "timeout_seconds" else self.token_seconds
         try:
             timeout = aiohttp.ClientTimeout(total=seconds)
             async with self.http.request(method, self.address + route, json=body, timeout=timeout) as reply:
                 status, content = reply.status, await reply.read()
         except TimeoutError as error:
-            raise ServerFault("slow", f"{route} took longer than {seconds:g} s") from error
+            raise ServerFault("slow", f"{route} took longer than rollouts.{limit} ({seconds:g} s)") from error
         except aiohttp.ClientError as error:
             raise ServerFault("dead", f"{route}: {type(error).__name__}") from error
         if status == 200:

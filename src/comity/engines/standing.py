@@ -18,6 +18,8 @@ class Standing:
 
     address: str
     trouble: str = UNASKED
+    was_skipped: bool = False
+    """It had to be skipped, in this step or the last one, and has not been taken back."""
     under_way: int = 0
 
     @property
