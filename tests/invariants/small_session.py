@@ -1,11 +1,13 @@
 """A training session of the tiny model whose judges are plain functions of the text; also a command that runs one.
 
-`python small_session.py MODEL RUN STEPS [resume] [hang:N] [rank:R] [timeout:S] [budget:B]` trains in RUN; with `hang:N`
-it stops in the middle of step N, writes RUN/hanging and waits to be killed, or only the process of rank R does. A
-launcher's environment makes it one of several processes, which wait at most S seconds for each other. B tokens at most
-go through the model at once in the update.
+`python small_session.py MODEL RUN STEPS [resume] [hang:N] [rank:R] [timeout:S] [budget:B] [meet]` trains in RUN and
+says whether it holds the base whole or spread. With `hang:N` it stops in the middle of step N, writes RUN/hanging and
+waits to be killed, or only the process of rank R does. A launcher's environment makes it one of several processes,
+which wait at most S seconds for each other; with `meet` they join once all of them have started. B tokens at most go
+through the model at once in the update.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,7 +23,7 @@ from comity.runs import create_run, read_metrics
 from comity.training.distributed import ONE_PROCESS, open_processes, run_on_writer
 from comity.training.policy import PolicyOptimizer, load_policy
 from comity.training.session import Session
-from comity.training.sharding import shard_base, wants_sharding
+from comity.training.sharding import is_sharded, shard_base, wants_sharding
 from comity.training.trainer import run_steps
 from comity.types import Sampling, Verdict
 
@@ -78,13 +80,24 @@ def build_session(config, agreement=judge_agreement, agency=judge_agency, proces
     return Session(config, model, engine, Panel(agreement, agency), optimizer, DILEMMAS, PAIRS, processes)
 
 
+def meet(folder):
+    """Wait until every process of the launcher has come here, with all that it imports."""
+    import accelerate  # noqa: F401
+
+    (folder / f"here-{os.environ['RANK']}").touch()
+    while len(list(folder.glob("here-*"))) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.02)
+
+
 def main(folder, run, steps, *options):
     """Train as `comity.training.trainer.train` does; see the module docstring."""
     numbers = {name: int(value) for name, _, value in (option.partition(":") for option in options) if value}
     budget = numbers.get("budget", 2048)
     config = build_config(folder, run, int(steps), resume="resume" in options, micro_batch_tokens=budget)
     hang, hanging_rank = numbers.get("hang", 0), numbers.get("rank", 0)
-    processes = open_processes("cpu", numbers.get("timeout", 120))
+    if "meet" in options:
+        meet(config.run.parent)
+    processes = open_processes("cpu", numbers.get("timeout", 1200))
 
     def stop(_negotiations):
         if hang and processes.rank == hanging_rank and len(read_metrics(config.run)) == hang - 1:
@@ -93,7 +106,9 @@ def main(folder, run, steps, *options):
                 time.sleep(60)
 
     run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
-    run_steps(build_session(config, processes=processes), on_progress=stop)
+    session = build_session(config, processes=processes)
+    print("spread" if is_sharded(session.model) else "whole", flush=True)
+    run_steps(session, on_progress=stop)
     processes.close()
 
 
