@@ -46,7 +46,7 @@ def small_config(tiny_folder, tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = build_config(tiny_folder, tmp_path / "run")
     files = {"dilemmas": str(tmp_path / "dilemmas.jsonl"), "personas": str(tmp_path / "personas.jsonl")}
-    return replace(config, process_timeout_seconds=300, **files)
+    return replace(config, process_timeout_seconds=1200, **files)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from comity.cluster.workers import LocalPolicy, Parts
 from comity.judges.panel import Panel
 from comity.types import Completion, Verdict
 
-MEETING_SECONDS = 120
+MEETING_SECONDS = 600
 
 
 def is_asked_for(folder, name):
@@ -52,6 +52,8 @@ def worker_environment():
     """Let Ray's processes find the modules of the tests, and take one thread each."""
     kept = dict(os.environ)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # As `reach_cluster` does where it starts Ray: a slow machine gets time to start Ray's own processes.
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
     try:
         yield
     finally:

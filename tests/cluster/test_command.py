@@ -16,6 +16,12 @@ from comity.config import AccessConfig
 from comity.runs import read_metrics, read_negotiations
 from loopback import Act, serve
 
+LIMIT_SECONDS = 1200
+
+
+def run_command(command, environment):
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+
 
 @pytest.mark.parametrize(
     ("workers", "shared"),
@@ -54,14 +60,14 @@ def test_a_judge_that_dies_while_it_pays_buys_each_verdict_once(tmp_path, tiny_f
     with serve(script) as server:
         environment = {**os.environ, **server.environment(), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "comity", *words(tiny_folder, run, 3, **settings), "--cluster", "ray"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = run_command(command, environment)
         assert done.returncode == 0, done.stderr
         assert not due
         assert answered == prompts  # every prompt of the whole run, each answered and paid for once
         # Told by the driver as by a run in one process; the second time the directory belongs to a run.
         steps = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("step ")]
         assert steps == ["1/3", "2/3", "3/3"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = run_command(command, environment)
     assert done.returncode == 2
     assert done.stderr == f"comity: error: run {run} exists: add --resume to continue it, or choose another --run\n"
     assert [row["spend/total_dollars"] for row in read_metrics(run)] == pytest.approx(

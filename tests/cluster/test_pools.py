@@ -13,6 +13,7 @@ from comity.training.policy import PolicyOptimizer, load_policy
 from comity.types import Completion, Negotiation, Request, Sampling, Scenario
 
 pytestmark = [pytest.mark.slow, pytest.mark.scale]
+LIMIT_SECONDS = 1200
 SCENARIO = Scenario("d", "Who draws first?", "everyday", (), "train")
 
 
@@ -21,7 +22,7 @@ def staff(ray_here, tmp_path, request):
     """Return the workers of a run with as many rollout workers as the test says."""
     cluster = ClusterConfig(kind="ray", workers=request.param)
     config = TrainConfig(run=tmp_path / "run", cluster=cluster, judges=JudgeConfig(agency="self", heldout=False))
-    with reserve_places(cluster, 300) as group, start_staff(config, str(tmp_path), MEETING, group) as started:
+    with reserve_places(cluster, LIMIT_SECONDS) as group, start_staff(config, str(tmp_path), MEETING, group) as started:
         yield started
 
 
@@ -37,7 +38,7 @@ def ask(target, seed=0):
 def test_all_workers_hold_requests_at_the_same_time(staff):
     # No worker answers before every one of them has been asked: if they took turns, the first would wait in vain.
     requests = [ask("seat_0", seed) for seed in range(8)]
-    replies = RolloutPool(staff.rollout, 300, 1).speak_as(policy_of(5))(requests)
+    replies = RolloutPool(staff.rollout, LIMIT_SECONDS, 1).speak_as(policy_of(5))(requests)
     told = [reply.text.split() for reply in replies]
     assert [int(seed) for _, seed in told] == list(range(8))
     assert {reply.policy_version for reply in replies} == {5}
@@ -57,7 +58,7 @@ def test_workers_stamp_both_seats_as_one_process_does(staff, tiny_folder):
     for opponent, versions in expected.items():
         config = build_config(tiny_folder, "none", opponent=opponent, opponent_lag=2)
         optimizer = PolicyOptimizer.create(load_policy(config.model), config.optimization)
-        pool = RolloutPool(staff.rollout, 300, 1)
+        pool = RolloutPool(staff.rollout, LIMIT_SECONDS, 1)
         told = []
         for step in (1, 2, 3, 4):
             respond, policy = pool.seat(optimizer, step, step - 1)
@@ -69,7 +70,7 @@ def test_workers_stamp_both_seats_as_one_process_does(staff, tiny_folder):
 @pytest.mark.parametrize("staff", [1], indirect=True)
 def test_a_policy_that_judges_itself_is_that_of_the_step(staff):
     answered = Negotiation(SCENARIO, ending="agreed", completion=Completion("By turns."))
-    judges = JudgePool(staff.judges, 300, staff.facts)
+    judges = JudgePool(staff.judges, LIMIT_SECONDS, staff.facts)
     one, next_one = judges.judge_as(policy_of(1)), judges.judge_as(policy_of(2))
 
     def score(pool):
