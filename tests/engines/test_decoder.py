@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from comity.engines.decoder import TransformersDecoder
+from comity.engines.kernels import open_kernels
 from comity.engines.llama import open_llama
 from comity.engines.llama_decoder import LlamaDecoder
 from comity.engines.local import LocalEngine
+from comity.engines.row_attention import KernelRows, ProductRows
 from comity.types import Request, Sampling
 from tiny import build_model, build_tokenizer
 
@@ -24,9 +26,25 @@ def draw_prompts():
     return [prompt.astype(np.int32) for prompt in prompts]
 
 
-@pytest.fixture
-def model():
-    return build_model()
+@pytest.fixture(params=["products", "kernels of 16", "kernels of 64"])
+def model(request):
+    """Return a model whose heads are too thin for the kernels, or one with heads of 16 or 64."""
+    if request.param == "products":
+        model, kind = build_model(), ProductRows
+    else:
+        if open_kernels(torch.float32) is None:
+            pytest.skip("no C compiler")
+        width, kind = int(request.param.split()[-1]), KernelRows
+        config = LlamaConfig(
+            vocab_size=300, hidden_size=6 * width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
+            num_key_value_heads=2, initializer_range=0.1, max_position_embeddings=2048,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = LlamaForCausalLM(config).eval()
+    with torch.inference_mode():
+        assert isinstance(LlamaDecoder(open_llama(model), draw_prompts()[:1], 1).rows, kind)
+    return model
 
 
 @torch.inference_mode()

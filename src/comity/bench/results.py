@@ -38,7 +38,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All repeats; `about` has versions and threads of each contender's process."""
+    """All repeats; `about` has versions and threads of each contender's process, and whether ours has its kernels."""
 
     settings: BenchSettings
     repeats: tuple[Repeat, ...]

@@ -75,9 +75,14 @@ class _Session:
 
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        about: dict[str, Any] = {"versions": read_versions(), "threads": torch.get_num_threads()}
         if self.name != "limit":
             self.contender = open_contender(self.name, settings, self.folder)
-        return {"versions": read_versions(), "threads": torch.get_num_threads()}
+        if self.name == "ours":
+            from comity.engines.kernels import open_kernels
+
+            about["kernels"] = open_kernels(getattr(torch, settings.dtype)) is not None
+        return about
 
 
 def check_contender(name: str) -> None:

@@ -109,6 +109,8 @@ def print_result(console: "Console", result: dict[str, Any]) -> None:
     busy = max(found["busy_elsewhere"] for found in (result, result["peer"]) if found is not None)
     if busy > BUSY:
         print_line(console, f"others used up to {busy:.0%} of the processors meanwhile: measure again when it is quiet")
+    if not result["processes"]["ours"]["kernels"]:
+        print_line(console, "comity worked without its own kernels, which need a C compiler: rollouts take longer so")
     if result["ratio_to_peer"] is not None:
         low, high = result["ratio_to_peer_range"]
         print_line(

@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from comity.engines.kernels import Kernels, open_kernels
 from comity.engines.merging import can_fold, folded_weight, has_active_adapter
 
 MAPS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
@@ -117,13 +118,18 @@ class Llama:
     head: LinearMap
     heads: int
     key_heads: int
+    head_width: int
     epsilon: float
     scale: float
     rotate: Callable[[Tensor], tuple[Tensor, Tensor]]
     """Gives cosines and signed sines (T, 1, d) of positions (T,)."""
+    kernels: Kernels | None
+    """None where torch alone computes."""
 
     def norm_states(self, states_TD: Tensor, weight_D: Tensor) -> Tensor:
-        """Return the root-mean-square norm of every row."""
+        """Return the root-mean-square norm of every row; no gradients."""
+        if self.kernels is not None:
+            return self.kernels.norm_states(states_TD, weight_D, self.epsilon)
         return functional.rms_norm(states_TD, (states_TD.shape[-1],), weight_D, self.epsilon)
 
 
@@ -254,9 +260,11 @@ def _build(base: LlamaForCausalLM, maps: list[list[nn.Module]]) -> Llama:
         head=_head_of(base),
         heads=config.num_attention_heads,
         key_heads=config.num_key_value_heads,
+        head_width=base.model.layers[0].self_attn.head_dim,
         epsilon=config.rms_norm_eps,
         scale=base.model.layers[0].self_attn.scaling,
         rotate=_rotation(base),
+        kernels=open_kernels(base.dtype),
     )
 
 

@@ -12,12 +12,12 @@ from comity.engines.packing import Packed
 ROWS = 512
 """Rows of a packed sequence that go through the linear maps together: their states stay in the processor's cache."""
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Gets the layer's number, queries (T, H, d), keys and values (T, K, d); returns (T, H x d)."""
 OnLayer = Callable[[int, Tensor], bool]
 """Gets the number of layers passed and the states (T, D) after them; says whether to go on."""
 Turn = tuple[Tensor, Tensor]
 """Cosines and signed sines (T, 1, d)."""
+Attend = Callable[[int, Tensor, Turn], Tensor]
+"""Gets the layer's number, queries, keys and values (B, H + 2 K, d) and how to turn them; returns (B, H x d)."""
 
 
 def pass_tokens(llama: Llama, ids_B: Tensor, position_B: Tensor, attention: Attend) -> Tensor:
@@ -26,9 +26,8 @@ def pass_tokens(llama: Llama, ids_B: Tensor, position_B: Tensor, attention: Atte
     states_BD = llama.embedding_VD[ids_B]
     turn = llama.rotate(position_B)
     for number, layer in enumerate(llama.layers):
-        qkv_BHd = layer.qkv(llama.norm_states(states_BD, layer.attention_norm)).view(len(ids_B), heads + 2 * keys, -1)
-        turned_BHd = rotate_heads(qkv_BHd[:, : heads + keys], *turn)
-        found_BD = attention(number, turned_BHd[:, :heads], turned_BHd[:, heads:], qkv_BHd[:, heads + keys :])
+        qkv_BO = layer.qkv(llama.norm_states(states_BD, layer.attention_norm))
+        found_BD = attention(number, qkv_BO.view(len(ids_B), heads + 2 * keys, -1), turn)
         states_BD = pass_mlp(llama, layer, layer.output.plus(found_BD, states_BD))
     return states_BD
 
