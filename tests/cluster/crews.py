@@ -34,9 +34,13 @@ def is_asked_for(folder, name):
     return True
 
 
-def find_processes(title):
-    """Return the processes that Ray gave this title to: `ray::` and the name of an actor's class."""
-    return [found for found in psutil.process_iter() if read_title(found).startswith(f"ray::{title}")]
+def find_processes(title, above=None):
+    """Return the processes below one, this one by default, that Ray gave this title to: `ray::` and an actor's class.
+
+    Those of another Ray on this machine are not below it.
+    """
+    below = (above or psutil.Process()).children(recursive=True)
+    return [found for found in below if read_title(found).startswith(f"ray::{title}")]
 
 
 def read_title(process):
@@ -87,7 +91,8 @@ class MortalPanel(Panel):
         if is_asked_for(self.folder, f"die-judge-{version}"):
             os.kill(os.getpid(), signal.SIGKILL)
         if is_asked_for(self.folder, f"die-trainer-{version}"):
-            find_processes("RayTrainWorker")[0].kill()
+            # Ray starts all workers of a machine from one process.
+            find_processes("RayTrainWorker", psutil.Process().parent())[0].kill()
         return super().judge(negotiations, gated)
 
 

@@ -12,6 +12,7 @@ from comity.config import ClusterConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.scale]
 STORE = 80 * 2**20
+LIMIT_SECONDS = 600
 
 
 @pytest.fixture
@@ -21,20 +22,23 @@ def nodes():
     from ray.cluster_utils import Cluster
 
     with worker_environment():
-        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
+        # Ray would wait for each of them no longer than 30 seconds.
+        first = {"num_cpus": 1, "object_store_memory": STORE, "wait": False}
+        started = Cluster(initialize_head=True, head_node_args=first)
         for _ in range(3):
-            started.add_node(num_cpus=2, object_store_memory=STORE)
+            started.add_node(num_cpus=2, object_store_memory=STORE, wait=False)
+        started.wait_for_nodes(LIMIT_SECONDS)
         ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
         yield started
         ray.shutdown()
         started.shutdown()
 
 
-def wait_until_lost(node_id, timeout_seconds=120):
-    """Return once Ray counts the machine as dead; fail after the time-out."""
+def wait_until_lost(node_id):
+    """Return once Ray counts the machine as dead; fail after LIMIT_SECONDS."""
     import ray
 
-    end = time.monotonic() + timeout_seconds
+    end = time.monotonic() + LIMIT_SECONDS
     while any(node["Alive"] and node["NodeID"] == node_id for node in ray.nodes()):
         assert time.monotonic() < end, f"Ray still counts {node_id} as alive"
         time.sleep(0.1)
@@ -54,7 +58,8 @@ def test_another_machine_takes_over_from_one_that_is_lost(nodes, small_config, a
         homes.append(find_homes())
         if step == 2:
             # The new machine is there before the old one is gone; both have places for one worker.
-            nodes.add_node(num_cpus=2, object_store_memory=STORE)
+            nodes.add_node(num_cpus=2, object_store_memory=STORE, wait=False)
+            nodes.wait_for_nodes(LIMIT_SECONDS)
             (lost,) = [node for node in nodes.worker_nodes if node.node_id == homes[-1][0]]
             nodes.remove_node(lost, allow_graceful=False)
             # Its workers go on for a moment; the next steps shall not be theirs.

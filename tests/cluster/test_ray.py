@@ -44,14 +44,21 @@ def test_workers_that_die_in_mid_step_lose_no_verdict_and_no_step(ray_here, smal
     assert all(row["unscored/share"] == 0 for row in read_metrics(small_config.run))
 
 
-def test_without_restarts_the_first_death_ends_the_run_with_one_line(ray_here, small_config):
-    (small_config.run.parent / "die-rollout-1").touch()
+@pytest.mark.parametrize(
+    ("death", "line"),
+    [
+        ("die-rollout-1", "a rollout worker died more often than cluster.restarts allows ("),
+        ("die-trainer-1", "the trainers failed more often than cluster.restarts 0 allows ("),
+    ],
+)
+def test_without_restarts_the_first_death_ends_the_run_with_one_line(ray_here, small_config, death, line):
+    (small_config.run.parent / death).touch()
     with pytest.raises(RunError) as raised:
         train_small(small_config, restarts=0)
-    assert str(raised.value).startswith("a rollout worker died more often than cluster.restarts allows (")
+    assert str(raised.value).startswith(line)
     assert str(raised.value).endswith("): see why, then continue with --resume")
     assert "\n" not in str(raised.value)
-    assert not (small_config.run.parent / "die-rollout-1").exists()
+    assert not (small_config.run.parent / death).exists()
     # It happened in the second step; the first is kept.
     assert [row["step"] for row in read_metrics(small_config.run)] == [1]
 
