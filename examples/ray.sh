@@ -31,6 +31,15 @@ fi
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 # Jobs that share a machine must not share a port.
 port=$((20000 + SLURM_JOB_ID % 20000))
+export first port
+# Machines of one job may start minutes apart, and a busy one takes its time: Ray would wait half a minute, for the first
+# machine too. Nothing is reported to Ray's makers.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-600}
+export RAY_agent_register_timeout_ms=${RAY_agent_register_timeout_ms:-120000}
+export RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
 # Ray starts on every machine, and the command on the first of them; when that ends, Ray ends everywhere.
-exec srun --kill-on-bad-exit=1 ray symmetric-run --address "$first:$port" --min-nodes "$SLURM_NNODES" -- \
-    "${train[@]}" --address auto "$@"
+exec srun --kill-on-bad-exit=1 bash -c '
+    is_up() { (exec 3<> "/dev/tcp/$first/$port") 2> /dev/null; }
+    until [ "$SLURM_NODEID" = 0 ] || is_up || [ "$SECONDS" -gt 600 ]; do sleep 1; done
+    exec ray symmetric-run --address "$first:$port" --min-nodes "$SLURM_NNODES" -- "$@"
+' comity "${train[@]}" --address auto "$@"
