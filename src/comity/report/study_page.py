@@ -74,10 +74,7 @@ def build_page(run: Path, figures: Sequence[NamedFigure]) -> str:
         *_tell_ability(run),
         *_tell_ablations(run, negotiating),
         "## Curves",
-        "Training: means over the seeds of an arm. Held-out: checkpoints of seed 0 on conflict tasks; step 0 is the "
-        "base."
-        if figures
-        else "No curves were drawn.",
+        _tell_curves(run) if figures else "No curves were drawn.",
         *(f"![{drawn.caption}](figures/{drawn.name}.svg)" for drawn in figures),
         "## Zero rewards",
         to_markdown(tabulate_zero_rewards(run, runs)),
@@ -91,7 +88,7 @@ def build_page(run: Path, figures: Sequence[NamedFigure]) -> str:
 
 def _tell_study(run: Path, settings: Mapping[str, Any], runs: Sequence[Row]) -> str:
     played = read_whole_rows(run / "evaluation" / "seconds.jsonl")
-    days = sorted(row["finished"][:10] for row in [*runs, *played])
+    days = [row["finished"][:10] for row in [*runs, *played]]
     commits = list(dict.fromkeys(str(row["commit"] or "unknown")[:7] for row in runs))
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in runs}))
     judges = {
@@ -103,11 +100,11 @@ def _tell_study(run: Path, settings: Mapping[str, Any], runs: Sequence[Row]) -> 
     evaluation = settings["evaluation"]
     limit = f"at most {evaluation['limit']} tasks of each kind" if evaluation["limit"] else "all tasks"
     lines = (
-        f"- Dates: {days[0]} to {days[-1]}. Commit: {', '.join(commits)}. Seeds: {seeds}.",
+        f"- Dates: {_span(days)}. Commits: {', '.join(commits)}. Seeds: {seeds}.",
         f"- {len(runs)} training runs of {_span(row['steps'] for row in runs)} steps; "
         f"{sum(row['seconds'] for row in runs) / 3600:.2f} hours of training, "
         f"{sum(row['seconds'] for row in played) / 3600:.2f} hours of playing and judging the tasks.",
-        f"- Evaluation: {limit}, decoding {' and '.join(evaluation['decoding'])}, {evaluation['runs']} sampled runs.",
+        f"- Evaluation: {limit}, decoding {' and '.join(evaluation['decoding'])}, sampled runs: {evaluation['runs']}.",
         f"- Judges: agreement `{judges['agreement']}`, Collective Agency `{judges['agency']}`; not used in training: "
         f"{heldout}.",
         f"- Paid to judges behind an address: {sum(row['dollars'] for row in runs):.2f} dollars in training.",
@@ -167,6 +164,13 @@ def _tell_evaluation_seconds(run: Path) -> str:
     return "\n".join(f"- {row}" for row in rows)
 
 
+def _tell_curves(run: Path) -> str:
+    training = "Training: means over the seeds of an arm."
+    if not (run / "curves.json").exists():
+        return f"{training} No checkpoint on the way was compared on held-out tasks."
+    return f"{training} Held-out: checkpoints of seed 0 on conflict tasks; step 0 is the base."
+
+
 def _read_notes(run: Path) -> list[str]:
     path = run / "notes.md"
     return [path.read_text(encoding="utf-8")] if path.exists() else []
@@ -177,8 +181,8 @@ def _latest_runs(rows: Sequence[Row]) -> list[Row]:
     return list({row["run"]: row for row in rows}.values())
 
 
-def _span(numbers: Iterable[int]) -> str:
-    found = sorted(set(numbers))
+def _span(values: Iterable[int | str]) -> str:
+    found = sorted(set(values))
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
