@@ -37,9 +37,15 @@ export first port
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-600}
 export RAY_agent_register_timeout_ms=${RAY_agent_register_timeout_ms:-120000}
 export RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
+# Ray asks for a token, which a machine other than the first would lack; this one is the job's own.
+export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
+export RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}
 # Ray starts on every machine, and the command on the first of them; when that ends, Ray ends everywhere.
 exec srun --kill-on-bad-exit=1 bash -c '
     is_up() { (exec 3<> "/dev/tcp/$first/$port") 2> /dev/null; }
     until [ "$SLURM_NODEID" = 0 ] || is_up || [ "$SECONDS" -gt 600 ]; do sleep 1; done
-    exec ray symmetric-run --address "$first:$port" --min-nodes "$SLURM_NNODES" -- "$@"
+    set -- ray symmetric-run --address "$first:$port" --min-nodes "$SLURM_NNODES" -- "$@"
+    if [ "$SLURM_NODEID" = 0 ]; then exec "$@"; fi
+    # Elsewhere it fails once the first machine has ended, well or not: the first alone says how the job went.
+    "$@" || echo "Ray has ended on $(hostname)" >&2
 ' comity "${train[@]}" --address auto "$@"
