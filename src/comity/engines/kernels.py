@@ -61,10 +61,8 @@ class Kernels:
 
     def norm_states(self, states_TD: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
         """Return the root-mean-square norm of every row, as torch's `rms_norm` does."""
-        states_TD, result_TD = (
-            states_TD.contiguous(),
-            torch.empty_like(states_TD, memory_format=torch.contiguous_format),
-        )
+        states_TD = states_TD.contiguous()
+        result_TD = torch.empty_like(states_TD)
         rows, width = states_TD.shape
         pointers = (ctypes.c_void_p(item.data_ptr()) for item in (states_TD, weight_D, result_TD))
         self.library.norm_rows(*pointers, ctypes.c_int64(rows), ctypes.c_int64(width), ctypes.c_float(epsilon))
