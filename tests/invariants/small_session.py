@@ -107,7 +107,8 @@ def main(folder, run, steps, *options):
 
     run_on_writer(processes, lambda: create_run(config.run, to_plain(config), config.resume))
     session = build_session(config, processes=processes)
-    print("spread" if is_sharded(session.model) else "whole", flush=True)
+    # A file each: launchers start Python unbuffered, and the lines of several processes run together.
+    (config.run.parent / f"base-{processes.rank}").write_text("spread" if is_sharded(session.model) else "whole")
     run_steps(session, on_progress=stop)
     processes.close()
 

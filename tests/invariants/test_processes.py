@@ -167,7 +167,7 @@ def test_processes_of_a_launcher_equal_one(tiny_folder, alone, tmp_path, name):
         command, env=environment(), capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [base, base]
+    assert [(tmp_path / f"base-{rank}").read_text() for rank in range(2)] == [base, base]
     assert_close_runs(alone, tmp_path / "run", 4)
     assert [row["process/count"] for row in read_metrics(tmp_path / "run")] == [2] * 4
 

@@ -5,6 +5,7 @@ Each holds the whole model and plays its share of the step's dialogues. Gradient
 (NCCL on CUDA, gloo on CPU), everything else as objects over gloo.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -210,7 +211,15 @@ def open_processes(device: str, timeout_seconds: int) -> Processes:
     with _named_loss(int(os.environ.get("RANK", "0")), size):
         state = PartialState(cpu=on_cpu, timeout=timeout)
         objects = None if on_cpu else torch.distributed.new_group(backend="gloo", timeout=timeout)
+    atexit.register(_leave, objects)
     return ManyProcesses(state.process_index, state.num_processes, objects)
+
+
+def _leave(objects: Any) -> None:
+    # A run that an error ends has not left its gloo group. Its threads let go of Python objects, and one that does so
+    # while the interpreter ends aborts the whole process, after the error's line and with a status nobody expects.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group(objects)
 
 
 @contextmanager
