@@ -5,12 +5,14 @@ Each request is sampled alone, as by the server of `serving.py`, so that both ca
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 from comity.engines.generate import generate
 from comity.engines.models import load_model, load_tokenizer
+from comity.training.policy import attach_adapter
 from comity.types import Request, Sampling
 
 
@@ -27,26 +29,49 @@ class SamplingParams:
     detokenize: bool
 
 
+@dataclass
+class LoRARequest:
+    """An adapter beside the base, under vLLM's names."""
+
+    lora_name: str
+    lora_int_id: int
+    lora_path: str
+
+
 class VLLMClientError(Exception):
     """What vLLM raises for a request that it does not take."""
 
 
 def install(monkeypatch, has_exceptions=True):
-    """Let `import vllm` find a module with these settings; older releases have no exceptions of their own."""
-    module, exceptions = ModuleType("vllm"), ModuleType("vllm.exceptions")
-    module.SamplingParams = SamplingParams
-    exceptions.VLLMClientError = VLLMClientError
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.setitem(sys.modules, "vllm.exceptions", exceptions if has_exceptions else None)
+    """Let `import vllm` find these classes; older releases have no exceptions of their own."""
+    found = {
+        "vllm": {"SamplingParams": SamplingParams, "LLM": open_tiny},
+        "vllm.exceptions": {"VLLMClientError": VLLMClientError},
+        "vllm.lora": {},
+        "vllm.lora.request": {"LoRARequest": LoRARequest},
+        "vllm.v1": {},
+        "vllm.v1.sample": {},
+        "vllm.v1.sample.logits_processor": {"LogitsProcessor": object},
+    }
+    for name, content in found.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        absent = name == "vllm.exceptions" and not has_exceptions
+        monkeypatch.setitem(sys.modules, name, None if absent else module)
+
+
+def open_tiny(model, **options):
+    """Return what `vllm.LLM` would; it takes adapters only where that was asked for."""
+    return TinyVllm(model, takes_adapters=options.get("enable_lora", False))
 
 
 class TinyVllm:
     """An engine that writes one reply a step and refuses prompts of `context` tokens or more, as vLLM does."""
 
-    def __init__(self, folder, context=4096, refusal=VLLMClientError):
-        self.folder, self.context, self.refusal = str(folder), context, refusal
+    def __init__(self, folder, context=4096, refusal=VLLMClientError, takes_adapters=False):
+        self.folder, self.context, self.refusal, self.takes_adapters = str(folder), context, refusal, takes_adapters
         self.model, self.tokenizer = load_model(self.folder, "float32", "cpu"), load_tokenizer(self.folder)
-        self.waiting = {}
+        self.waiting, self.adapted = {}, {}
         self.llm_engine = self
         self.emptied = 0
         self.fault = None
@@ -65,11 +90,20 @@ class TinyVllm:
 
     def add_request(self, name, prompt, params, lora_request=None):
         """Queue a request; raise for a prompt that is too long."""
-        assert lora_request is None
+        assert lora_request is None or self.takes_adapters
         ids = prompt["prompt_token_ids"]
         if len(ids) >= self.context:
             raise self.refusal(f"The decoder prompt (length {len(ids)}) is longer than the maximum model length")
-        self.waiting[name] = (ids, params)
+        self.waiting[name] = (ids, params, self.find_model(lora_request))
+
+    def find_model(self, lora):
+        """Return the model with an adapter beside it, which is read from its folder the first time only."""
+        if lora is None:
+            return self.model
+        if lora.lora_int_id not in self.adapted:
+            base = load_model(self.folder, "float32", "cpu")
+            self.adapted[lora.lora_int_id] = attach_adapter(base, Path(lora.lora_path))
+        return self.adapted[lora.lora_int_id]
 
     def abort_request(self, names):
         """Forget requests."""
@@ -80,12 +114,12 @@ class TinyVllm:
         """Write the reply that waits longest."""
         if self.fault is not None:
             raise self.fault
-        name, (ids, params) = next(iter(self.waiting.items()))
+        name, (ids, params, model) = next(iter(self.waiting.items()))
         del self.waiting[name]
         request = Request("text", (), Sampling(params.temperature, params.top_p, params.max_tokens), params.seed)
         stops = frozenset(params.stop_token_ids)
         ((tokens, logprobs),) = generate(
-            self.model, [np.asarray(ids, np.int32)], [request], self.tokenizer.pad_token_id, stops
+            model, [np.asarray(ids, np.int32)], [request], self.tokenizer.pad_token_id, stops
         )
         told = [{token: SimpleNamespace(logprob=value)} for token, value in zip(tokens, logprobs, strict=True)]
         reply = SimpleNamespace(token_ids=tokens, logprobs=told)

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "invariants"))
 
 from small_session import judge_agency, judge_agreement
 
-from comity.cluster.workers import LocalPolicy, Parts
+import tiny_vllm
+from comity.cluster.speakers import LocalPolicy, open_policy
+from comity.cluster.workers import Parts
 from comity.judges.panel import Panel
 from comity.types import Completion, Verdict
 
@@ -102,6 +105,15 @@ def open_judges(config, _policy):
 
 
 PARTS = Parts(MortalPolicy, open_judges)
+
+
+def open_tiny_vllm(config):
+    """Return a worker's vLLM, which `tiny_vllm.py` plays in its process to the end."""
+    tiny_vllm.install(pytest.MonkeyPatch())
+    return open_policy(config)
+
+
+VLLM = Parts(open_tiny_vllm, open_judges)
 
 
 @dataclass

@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from crews import PARTS
+from crews import PARTS, VLLM
+from small_session import build_session
 from test_processes import assert_close_runs
 
 from comity.cluster.train import train_on_ray
-from comity.config import ClusterConfig
+from comity.config import ClusterConfig, RolloutConfig
 from comity.errors import RunError
-from comity.runs import read_metrics
+from comity.runs import create_run, describe_settings, read_metrics
+from comity.training.trainer import run_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.scale]
 
@@ -29,6 +31,20 @@ def test_strict_training_under_ray_equals_one_process(ray_here, small_config, al
     # A directory that is there is another run's until --resume says otherwise.
     with pytest.raises(RunError, match=r"exists: add --resume"):
         train_small(small_config)
+
+
+@pytest.mark.parametrize("opponent", ["copy", "base", "lagged"])
+def test_vllm_in_the_workers_equals_one_process(ray_here, small_config, tmp_path, opponent):
+    # One policy is folded into the weights; of two, adapters stand beside them.
+    changed = replace(small_config.optimization, opponent=opponent, opponent_lag=2, steps=3)
+    config = replace(small_config, optimization=changed)
+    one = replace(config, run=tmp_path / "one")
+    create_run(one.run, describe_settings(one), resume=False)
+    run_steps(build_session(one))
+    cluster = ClusterConfig(kind="ray", workers=2)
+    config = replace(config, rollouts=RolloutConfig(engine="vllm"), cluster=cluster)
+    train_on_ray(config, parts=VLLM)
+    assert_close_runs(one.run, config.run, 3)
 
 
 def test_workers_that_die_in_mid_step_lose_no_verdict_and_no_step(ray_here, small_config, alone):

@@ -10,6 +10,7 @@ import tiny_vllm
 from comity.config import ModelConfig, RolloutConfig, TrainConfig
 from comity.engines.local import LocalEngine
 from comity.engines.models import load_model, load_tokenizer
+from comity.engines.versions import PolicyVersion
 from comity.engines.vllm import VllmEngine, load_vllm
 from comity.errors import ConfigError, ModelError
 from comity.types import Request, Sampling
@@ -52,9 +53,42 @@ def test_it_says_what_the_local_engine_says(tiny_folder, tmp_path, monkeypatch):
         assert reply.logprobs.tolist() == pytest.approx(wanted.logprobs.tolist(), abs=1e-5)
         assert reply.policy_version == 3
     assert figures == {"vllm/refused": 0}
-    # The same version is not handed over a second time.
+    # A run that was resumed may come to a version again with other weights.
     host.take(engine.model, tmp_path, 3)
-    assert llm.emptied == 1
+    assert llm.emptied == 2
+
+
+def test_adapters_beside_the_base_are_read_once_and_forgotten_with_their_step(tiny_folder, tmp_path, monkeypatch):
+    tiny_vllm.install(monkeypatch)
+    engine = build_engine(tiny_folder)
+    host = load_vllm(ModelConfig(name=str(tiny_folder), dtype="float32"), engine, False, 4, 0.4, 2)
+    first = host.take(engine.model, tmp_path, 1)
+    expected = [engine([request])[0].text for request in requests()]
+    with torch.no_grad():
+        for name, weight in engine.model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(-2)
+    second = host.take(engine.model, tmp_path, 2)
+    texts = {}
+
+    async def play(versions, label):
+        async with host.open(versions) as opened:
+            for version in versions:
+                replies = await asyncio.gather(*(opened.answer(request, version) for request in requests()))
+                texts[label, version.number] = [reply.text for reply in replies]
+                assert {reply.policy_version for reply in replies} == {version.number}
+            return host.list_forgettable()
+
+    base = PolicyVersion(0)
+    assert asyncio.run(play([first, base], "one")) == set()
+    assert texts["one", 1] == expected
+    assert asyncio.run(play([second, first], "two")) == set()
+    assert texts["two", 1] == expected
+    assert len({tuple(texts[key]) for key in (("one", 0), ("one", 1), ("two", 2))}) == 3
+    assert len(host.llm.adapted) == 2
+    assert asyncio.run(play([second, base], "three")) == {first.name}
+    assert texts["three", 2] == texts["two", 2]
+    assert texts["three", 0] == texts["one", 0]
 
 
 @pytest.mark.parametrize("refusal", [tiny_vllm.VLLMClientError, ValueError], ids=["0.32", "older"])

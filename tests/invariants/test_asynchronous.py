@@ -10,7 +10,7 @@ import torch
 from small_session import build_config, build_session
 from test_resume import stable
 
-from comity.cluster.workers import LocalPolicy
+from comity.cluster.speakers import LocalPolicy
 from comity.config import ClusterConfig, OptimizationConfig, RolloutConfig, TrainConfig
 from comity.errors import ConfigError
 from comity.runs import read_metrics
@@ -113,8 +113,8 @@ def test_a_lag_without_its_weight_is_refused():
 
 
 def test_workers_and_servers_at_once_are_refused():
-    with pytest.raises(ConfigError, match=r"cluster.kind is ray, whose rollout workers speak with the transformers"):
-        TrainConfig(cluster=ClusterConfig(kind="ray"), rollouts=RolloutConfig(engine="vllm"))
+    with pytest.raises(ConfigError, match=r"cluster.kind is ray, whose workers write with models of their own"):
+        TrainConfig(cluster=ClusterConfig(kind="ray"), rollouts=RolloutConfig(servers=("http://one:8000",)))
 
 
 def test_the_policy_that_speaks_is_a_copy(tiny_folder, tmp_path):

@@ -181,5 +181,9 @@ def test_a_cluster_is_described_and_not_reached(config):
     assert outcomes(ray)["cluster"].detail == (
         "2 trainers, 3 rollout workers and 1 judges under Ray at far:6379, which is not reached for this"
     )
+    assert outcomes(ray)["rollouts"].detail == "the rollout workers"
+    # Whether they have vLLM is not to be seen from here, where it is not installed.
+    vllm = outcomes(replace(ray, rollouts=RolloutConfig(engine="vllm")))["rollouts"]
+    assert (vllm.passed, vllm.detail) == (True, "vLLM in the rollout workers")
     many = replace(config, cluster=ClusterConfig(kind="ray", trainers=17))  # 2 scenarios x 8 rollouts a step
     assert "is less than the 17 processes" in outcomes(many)["cluster"].detail

@@ -129,6 +129,9 @@ def test_who_writes_the_dialogues_takes_the_memory_of_the_rollout():
     memory = estimate_memory(SMALL, inside, DIALOGUE, PLAIN, 1, 8)
     assert memory.always["vLLM"] == 0.3e9  # of 1 GB
     assert memory.rollout == {"folded adapter": 960 * 4}  # while it is handed over
+    in_workers = estimate_memory(SMALL, replace(inside, cluster=ClusterConfig(kind="ray")), DIALOGUE, PLAIN, 1, 8)
+    assert in_workers.rollout == {}
+    assert "vLLM" not in in_workers.always
 
 
 def test_a_llama_on_the_cpu_by_hand():

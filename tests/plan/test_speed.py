@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from comity.config import ModelConfig, OptimizationConfig, RolloutConfig, TrainConfig
+from comity.config import ClusterConfig, ModelConfig, OptimizationConfig, RolloutConfig, TrainConfig
 from comity.plan.architectures import SHIPPED, Architecture
 from comity.plan.devices import Device, find_device
 from comity.plan.speed import decode_seconds, decode_step_seconds, estimate_seconds, prefill_flops, update_flops
@@ -54,6 +54,11 @@ def test_a_batch_lasts_until_its_longest_reply_has_ended():
     served = replace(config(), rollouts=RolloutConfig(servers=("http://a:1",)))
     full = 10 * decode_step_seconds(SMALL, config(), reply, 8, slow_memory)
     assert decode_seconds(SMALL, served, reply, 8, slow_memory) == pytest.approx(full)
+    # vLLM in a process does so too, but under Ray a batch comes and goes as a whole.
+    inside = replace(config(), rollouts=RolloutConfig(engine="vllm"))
+    assert decode_seconds(SMALL, inside, reply, 8, slow_memory) == pytest.approx(full)
+    in_workers = replace(inside, cluster=ClusterConfig(kind="ray"))
+    assert decode_seconds(SMALL, in_workers, reply, 8, slow_memory) == pytest.approx(25 * step)
 
 
 def test_operations_of_an_update():

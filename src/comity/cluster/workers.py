@@ -5,24 +5,23 @@ started anew opens it again.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import torch
-from torch import Tensor
 
 from comity.access import Spend
+from comity.cluster.speakers import LocalPolicy, PolicyEngine, open_policy
 from comity.config import AccessConfig, TrainConfig
 from comity.engines.local import LocalEngine
-from comity.engines.merging import adapters_off
 from comity.engines.models import load_model, load_tokenizer
 from comity.judges.named import list_judges, place_judge
 from comity.judges.panel import SELF_JUDGE, Judges, build_panel
-from comity.training.policy import load_policy, resolve_device, trainable_parameters
+from comity.training.policy import resolve_device
 from comity.training.verdicts import Counts, count_since
 from comity.types import Completion, Judged, Negotiation, Request, RoundEnding, Verdict
 
@@ -38,40 +37,6 @@ class Snapshot:
     key: str
     version: int
     weights: tuple[Any, ...]
-
-
-class PolicyEngine(Protocol):
-    """An engine whose adapter can be replaced: what a rollout worker holds."""
-
-    def install(self, weights: Mapping[str, Tensor] | None, version: int) -> None:
-        """Speak with this adapter from now on, without any for None; stamp completions with the version."""
-
-    def __call__(self, requests: Sequence[Request], /) -> Sequence[Completion]:
-        """Return one completion a request, in order."""
-
-
-class LocalPolicy:
-    """The local transformers engine with an adapter that can be replaced."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        model = load_policy(config.model)
-        self.engine = LocalEngine(model, load_tokenizer(config.model.name), config.model.thinking)
-        self.parameters = trainable_parameters(model)
-        self.has_adapter = True
-
-    @torch.no_grad()
-    def install(self, weights: Mapping[str, Tensor] | None, version: int) -> None:
-        """Speak with this adapter from now on, without any for None; stamp completions with the version."""
-        for name, tensor in (weights or {}).items():
-            self.parameters[name].copy_(tensor)
-        self.has_adapter, self.engine.policy_version = weights is not None, version
-
-    def __call__(self, requests: Sequence[Request]) -> list[Completion]:
-        """Return one completion a request, in order."""
-        if self.has_adapter:
-            return self.engine(requests)
-        with adapters_off(self.engine.model):
-            return self.engine(requests)
 
 
 OpenEngine = Callable[[TrainConfig], PolicyEngine]
@@ -126,8 +91,9 @@ class JudgeWorker:
 
     @cached_property
     def policy(self) -> PolicyEngine | None:
-        """Return the policy where it judges itself."""
-        return self.parts.open_engine(self.config) if self.judges_itself else None
+        """Return the policy where it judges itself, in the engine that heads read too."""
+        rollouts = replace(self.config.rollouts, engine="transformers")
+        return self.parts.open_engine(replace(self.config, rollouts=rollouts)) if self.judges_itself else None
 
     @cached_property
     def panel(self) -> Judges:
@@ -205,4 +171,4 @@ def share_limits(access: AccessConfig, workers: int) -> AccessConfig:
     )
 
 
-LOCAL = Parts(LocalPolicy, open_judges)
+LOCAL = Parts(open_policy, open_judges)

@@ -9,19 +9,19 @@ from comity.errors import ConfigError
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Who writes the dialogues: a model in this process, or vLLM servers of the same base model."""
+    """Who writes the dialogues: a model in this process or in workers, or vLLM servers of the same base model."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What writes in this process, without `servers`."""
+    """What writes without `servers`: in this process, or in each rollout worker under Ray."""
     memory_share: float = 0.4
-    """The part of a GPU's memory that vLLM in this process takes; the rest is for learning."""
+    """The part of a GPU's memory that vLLM takes in a process; the rest is for learning, or for other workers."""
     servers: tuple[str, ...] = ()
     """Addresses of vLLM servers, http://HOST:PORT each."""
     adapters: str = ""
     """The folder that the adapter is left in for the servers, which must see it under the same path; empty means
     `adapters` in the run directory."""
     connections: int = 64
-    """Most requests under way at each server, or at vLLM in this process."""
+    """Most requests under way at each server, or at vLLM in each process."""
     timeout_seconds: float = 120.0
     """A server that takes longer for one reply, or to load an adapter, is skipped until it answers in time again."""
     probe_seconds: float = 5.0

@@ -110,10 +110,10 @@ class TrainConfig:
                 f"question_share is {self.question_share}: it mixes questions with negotiations, so name questions "
                 "and leave solo out"
             )
-        if self.cluster.kind == "ray" and (self.rollouts.servers or self.rollouts.engine != "transformers"):
+        if self.cluster.kind == "ray" and self.rollouts.servers:
             raise ConfigError(
-                "cluster.kind is ray, whose rollout workers speak with the transformers engine: leave rollouts.servers "
-                "and rollouts.engine out, or choose kind none"
+                "cluster.kind is ray, whose workers write with models of their own: leave rollouts.servers out, or "
+                "choose kind none"
             )
         if self.rollouts.engine == "vllm" and self.model.quantization != "none":
             raise ConfigError(

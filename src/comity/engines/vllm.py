@@ -62,38 +62,34 @@ class VllmEngine:
     llm: Any
     merges: bool
     """The policy is folded into the weights; otherwise it is an adapter beside them."""
-    _version: int = -1
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _adapters: dict[str, Any] = field(default_factory=dict)
+    _forgettable: set[str] = field(default_factory=set)
 
     def take(self, model: PreTrainedModel, root: Path, version: int) -> PolicyVersion:
         """Take the policy as it is now: into vLLM's weights, when nothing is under way, or its adapter below `root`."""
         if not self.merges:
             return leave_adapter(model, root, version)
-        if self._version != version:
-            weights = [(name, weight.cpu()) for name, weight in merged_weights(model)]
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-            self.llm.reset_prefix_cache()  # what the old weights computed
-            self._version = version
+        weights = [(name, weight.cpu()) for name, weight in merged_weights(model)]
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self.llm.reset_prefix_cache()  # what the old weights computed
         return PolicyVersion(version, MERGED)
 
     @asynccontextmanager
     async def open(self, versions: Sequence[PolicyVersion]) -> AsyncIterator["OpenVllm"]:
         """Ask the engine for these versions inside the context; what is still under way at its end is dropped."""
-        for version in versions:
-            if version.folder is not None and version.name not in self._adapters:
-                self._adapters[version.name] = self._name_adapter(version)
+        known, wanted = self._adapters, {item.name: item for item in versions if item.folder is not None}
+        self._forgettable = set(known) - set(wanted)  # vLLM itself forgets the ones that were used least recently
+        self._adapters = {name: known.get(name) or self._name_adapter(item) for name, item in wanted.items()}
         opened = OpenVllm(self, asyncio.get_running_loop())
         try:
             yield opened
         finally:
             await asyncio.to_thread(opened.close)
-            for name in self._adapters.keys() - {version.name for version in versions}:
-                del self._adapters[name]  # vLLM itself forgets the ones that were used least recently
 
     def list_forgettable(self) -> set[str]:
-        """Return no adapter: which ones vLLM still reads from their folders is not known."""
-        return set()
+        """Return the adapters of the last time, but for those of this time: vLLM is not asked for them again."""
+        return self._forgettable
 
     def find_adapter(self, version: PolicyVersion) -> Any:
         """Return what vLLM calls the adapter of a version, None for the weights that it holds."""

@@ -102,6 +102,12 @@ def play_scenarios(
 ) -> list[Row]:
     """Return one negotiation row for each scenario and sample."""
     states = [start(scenario, sample) for scenario in scenarios for sample in range(config.samples)]
+
+    def watch(going: Sequence[Negotiation]) -> None:
+        give_back_freed_memory()  # messages, verdicts and answers leave holes of other sizes
+        if on_progress is not None:
+            on_progress(going)
+
     played = play(
         states,
         config.negotiation,
@@ -109,7 +115,7 @@ def play_scenarios(
         panel.agreement,
         seed=config.seed,
         always_complete=True,
-        on_progress=on_progress,
+        on_progress=watch,
     )
     return [negotiation_row(item) for item in panel.judge(played)]
 

@@ -116,11 +116,12 @@ def _check_rollouts(config: TrainConfig) -> str:
     from comity.training.serving import require_host
 
     settings = config.rollouts
+    if config.cluster.kind == "ray":
+        # What is installed here says nothing of the machines that they are placed on.
+        return "vLLM in the rollout workers" if settings.engine == "vllm" else "the rollout workers"
     require_host(settings)
     if settings.servers:
         return f"{len(settings.servers)} vLLM servers, which are not reached for this"
-    if config.cluster.kind == "ray":
-        return "the rollout workers"
     return "vLLM in this process" if settings.engine == "vllm" else "this process"
 
 

@@ -54,7 +54,7 @@ def estimate_memory(
         always["output layer, packed"] = llama_memory.head_bytes(architecture, width)
         if judges.reads_policy or (settings.opponent == "base" and not writes_elsewhere(config)):
             always["maps without adapter"] = llama_memory.base_bytes(architecture, width)
-    if config.rollouts.engine == "vllm":
+    if config.rollouts.engine == "vllm" and not writes_elsewhere(config):
         always["vLLM"] = config.rollouts.memory_share * device.memory_gb * 1e9
     loaded = {"judges' models": judge_bytes(judges)} if judges.loaded else {}
     update = {

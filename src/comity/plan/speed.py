@@ -71,10 +71,11 @@ def prefill_flops(architecture: Architecture, reply: Reply, batch: int, group_si
 def decode_seconds(architecture: Architecture, config: TrainConfig, reply: Reply, batch: int, device: Device) -> float:
     """Return the seconds of all new tokens of a batch.
 
-    The local engine's batch lasts until its longest reply has ended, with ever fewer rows. vLLM, in the process or on
-    servers, puts the next dialogue's reply in the place of one that has ended.
+    The local engine's batch lasts until its longest reply has ended, with ever fewer rows, and so does any under Ray.
+    vLLM, in the process or on servers, puts the next dialogue's reply in the place of one that has ended.
     """
-    in_step = config.rollouts.engine != "vllm" and not config.rollouts.servers and batch > 1
+    refills = config.rollouts.engine == "vllm" and config.cluster.kind == "none"
+    in_step = not refills and not config.rollouts.servers and batch > 1
     steps = reply.longest_tokens if in_step else reply.new_tokens
     rows = batch * reply.new_tokens / steps
     return steps * decode_step_seconds(architecture, config, reply, rows, device)

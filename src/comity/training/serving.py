@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from transformers import PreTrainedModel
 
@@ -24,6 +24,9 @@ from comity.negotiation.stream import Gatherer, play_streaming
 from comity.training.opponent import renew_opponent
 from comity.training.policy import PolicyOptimizer
 from comity.types import AgreementJudge, Completion, Negotiation, Request, RoundEnding, Verdict
+
+if TYPE_CHECKING:
+    from comity.engines.vllm import VllmEngine
 
 
 class OpenHost(Protocol):
@@ -59,7 +62,7 @@ class Speakers:
 
 def open_host(config: TrainConfig, engine: LocalEngine) -> Host | None:
     """Return who writes in place of the engine, None where it writes itself; raise ConfigError or ModelError."""
-    settings, optimization = config.rollouts, config.optimization
+    settings = config.rollouts
     require_host(settings)
     if settings.servers:
         from comity.engines.fleet import Fleet
@@ -67,9 +70,14 @@ def open_host(config: TrainConfig, engine: LocalEngine) -> Host | None:
         return Fleet(settings, engine, (config.negotiation.dialogue, config.negotiation.completion))
     if settings.engine == "transformers":
         return None
+    return load_vllm_host(config, engine)
+
+
+def load_vllm_host(config: TrainConfig, engine: LocalEngine) -> "VllmEngine":
+    """Load vLLM into this process for the policies of a run, see `engines.vllm.load_vllm`."""
     from comity.engines.vllm import load_vllm
 
-    merges = optimization.opponent == "copy"
+    settings, merges = config.rollouts, config.optimization.opponent == "copy"
     return load_vllm(config.model, engine, merges, settings.connections, settings.memory_share, config.model.lora_rank)
 
 
@@ -134,7 +142,7 @@ def play_at_host(
                 speaker = speakers.opponent if request.target == "seat_1" else speakers.policy
                 return await opened.answer(request, speaker)
 
-            _forget_adapters(adapters_root(config), host.list_forgettable())
+            forget_adapters(adapters_root(config), host.list_forgettable())
             played = await play_streaming(
                 states,
                 config.negotiation,
@@ -150,7 +158,7 @@ def play_at_host(
         return asyncio.run(play(ask))
 
 
-def _forget_adapters(root: Path, names: set[str]) -> None:
-    # Several processes of a run may forget the same one.
+def forget_adapters(root: Path, names: set[str]) -> None:
+    """Remove adapters that were left below `root`; several processes of a run may forget the same one."""
     for name in names:
         shutil.rmtree(root / name, ignore_errors=True)
