@@ -44,8 +44,12 @@ export RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(od -An -N32 -tx1 /dev/urandom | tr -d 
 exec srun --kill-on-bad-exit=1 bash -c '
     is_up() { (exec 3<> "/dev/tcp/$first/$port") 2> /dev/null; }
     until [ "$SLURM_NODEID" = 0 ] || is_up || [ "$SECONDS" -gt 600 ]; do sleep 1; done
-    set -- ray symmetric-run --address "$first:$port" --min-nodes "$SLURM_NNODES" -- "$@"
-    if [ "$SLURM_NODEID" = 0 ]; then exec "$@"; fi
-    # Elsewhere it fails once the first machine has ended, well or not: the first alone says how the job went.
-    "$@" || echo "Ray has ended on $(hostname)" >&2
+    # Ray says nothing of how the job went: where it waited for machines it ends with status 1 on the first, and with an
+    # error on the others once the first has ended. The command itself leaves its status.
+    status=$(mktemp)
+    ray symmetric-run --address "$first:$port" --min-nodes "$SLURM_NNODES" -- \
+        bash -c "\"\$@\"; echo \$? > \"\$0\"" "$status" "$@" || echo "Ray has ended on $(hostname)" >&2
+    if [ "$SLURM_NODEID" = 0 ]; then code=$(grep . "$status" || echo 1); else code=0; fi
+    rm -f "$status"
+    exit "$code"
 ' comity "${train[@]}" --address auto "$@"

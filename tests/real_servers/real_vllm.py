@@ -27,6 +27,13 @@ def find_python():
     return python
 
 
+def require_modules(*names):
+    """Skip the test when vLLM's environment lacks one of these modules."""
+    code = "import importlib.util, sys; sys.exit(any(importlib.util.find_spec(name) is None for name in sys.argv[1:]))"
+    if subprocess.run([str(find_python()), "-c", code, *names], check=False).returncode:
+        pytest.skip(f"vLLM's environment lacks one of {', '.join(names)}: scripts/setup-vllm-cpu.sh")
+
+
 def environment():
     """Return what vLLM and our modules in it need."""
     return {

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from real_vllm import PATIENCE, serve, start
+from real_vllm import PATIENCE, require_modules, serve, start
 
 from comity.config import ModelConfig, OptimizationConfig, RolloutConfig
 from comity.engines.completions import fits
@@ -175,3 +175,17 @@ def test_vllm_inside_a_process_reports_what_the_trainer_computes(merges, tmp_pat
     assert report["words_1_under_policy_2"] > 100 * TOLERANCE
     assert report["texts_differ"]
     assert report["versions"] == [1, 2]
+
+
+@pytest.mark.parametrize("opponent", ["copy", "base"])
+def test_vllm_inside_a_worker_of_ray_reports_what_the_trainer_computes(opponent, tmp_path):
+    require_modules("ray", "scipy")
+    log, told = tmp_path / "worker.log", tmp_path / "report.json"
+    with start(log, str(Path(__file__).with_name("in_workers.py")), opponent, str(told)) as process:
+        assert process.wait() == 0, "\n".join(log.read_text().splitlines()[-30:])
+    report = json.loads(told.read_text())
+    print("\n" + json.dumps(report, indent=2))
+    assert max(value for name, value in report.items() if name.startswith("largest")) < TOLERANCE
+    assert report["versions"] == [1, 2]
+    assert report["texts_differ"]
+    assert report.get("says_the_same_again", True)

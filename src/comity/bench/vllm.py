@@ -26,6 +26,9 @@ def open_vllm(settings: BenchSettings) -> Contender:
     """
     require_vllm()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else its memory would be that of another process
+    # In GiB. By default its cache takes most of the machine, whose other contender then has no room; the default work
+    # fills less than one.
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
     import vllm
 
     from comity.engines.models import resolve_model
