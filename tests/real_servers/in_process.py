@@ -21,6 +21,10 @@ from comity.engines.vllm import load_vllm
 from comity.types import Request, Sampling
 
 HOT = Sampling(0.7, 0.95, 24)
+ASKED = [
+    Request("seat_0", ({"role": "user", "content": f"Who may use {number + 2} wells first?"},), HOT, number)
+    for number in range(8)
+]
 
 
 def shift(model, seed):
@@ -53,15 +57,11 @@ def main(merges):
     begun = time.monotonic()
     host = load_vllm(settings, engine, merges, 16, 0.4, 8)
     report = {"load_seconds": time.monotonic() - begun, "versions": []}
-    asked = [
-        Request("seat_0", ({"role": "user", "content": f"Who may use {number + 2} wells first?"},), HOT, number)
-        for number in range(8)
-    ]
     written = []
 
     async def play(version: PolicyVersion):
         async with host.open([version]) as opened:
-            return await asyncio.gather(*(opened.answer(item, version) for item in asked))
+            return await asyncio.gather(*(opened.answer(item, version) for item in ASKED))
 
     with tempfile.TemporaryDirectory() as folder:
         for number in (1, 2):

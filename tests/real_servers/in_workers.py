@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import ray
-from in_process import HOT, largest_difference, shift
+from in_process import ASKED, largest_difference, shift
 
 from comity.cluster.pools import RolloutPool
 from comity.cluster.start import reach_cluster
@@ -17,7 +17,6 @@ from comity.cluster.workers import LOCAL, RolloutWorker, Snapshot
 from comity.config import ClusterConfig, ModelConfig, OptimizationConfig, RolloutConfig, TrainConfig
 from comity.engines.merging import adapters_off
 from comity.training.policy import load_policy, trainable_parameters
-from comity.types import Request
 
 PATIENCE = 7200.0
 
@@ -32,10 +31,6 @@ def main(opponent):
         cluster=cluster,
     )
     model = load_policy(config.model)
-    asked = [
-        Request("seat_0", ({"role": "user", "content": f"Who may use {number + 2} wells first?"},), HOT, number)
-        for number in range(8)
-    ]
     report = {"versions": []}
     with reach_cluster(cluster):
         pool = RolloutPool([ray.remote(RolloutWorker).remote(config, os.getcwd(), LOCAL)], PATIENCE, 0)
@@ -44,17 +39,17 @@ def main(opponent):
             shift(model, number)
             weights = {name: weight.detach().clone() for name, weight in trainable_parameters(model).items()}
             snapshot = Snapshot(f"policy/{number}", number, (ray.put(weights),))
-            replies = pool.speak_as(snapshot)(asked)
+            replies = pool.speak_as(snapshot)(ASKED)
             report[f"largest_difference_{number}"] = largest_difference(model, replies)
             report["versions"] += sorted({reply.policy_version for reply in replies})
             written.append([reply.text for reply in replies])
             print(json.dumps(report), flush=True)  # into the log, should it end early
         report["texts_differ"] = written[0] != written[1]
         if opponent == "base":
-            base = pool.speak_as(Snapshot("base", 0, ()))(asked)
+            base = pool.speak_as(Snapshot("base", 0, ()))(ASKED)
             with adapters_off(model):
                 report["largest_difference_base"] = largest_difference(model, base)
-            report["says_the_same_again"] = [reply.text for reply in pool.speak_as(snapshot)(asked)] == written[1]
+            report["says_the_same_again"] = [reply.text for reply in pool.speak_as(snapshot)(ASKED)] == written[1]
     return report
 
 
